@@ -1,0 +1,1 @@
+"""Running a node: time, settings, logs, probes."""
