@@ -1,0 +1,61 @@
+"""The node's lease: what its members' names hang on. Renewed while the node lives, lapsed soon after it died."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from eftchat.domain.errors import Unavailable
+from eftchat.ports import Loop, Timer
+from eftchat.rooms import Rooms
+
+TTL = 10.0
+RENEWALS = 4
+"""How often a lease is renewed in the time that it runs."""
+
+
+@define(eq=False)
+class Lease:
+    """Renews the lease and sweeps away the claims of nodes that died."""
+
+    rooms: Rooms
+    loop: Loop
+    ttl: float = TTL
+    _until: float = field(default=0.0, init=False)
+    _timer: Timer | None = field(default=None, init=False)
+    _stopped: bool = field(default=False, init=False)
+
+    @property
+    def held(self) -> bool:
+        """Whether the lease certainly runs still."""
+        return self.loop.seconds() < self._until
+
+    async def start(self) -> None:
+        """Takes the lease and keeps it from now on. Raises Unavailable when that cannot be done."""
+        await self._renew()
+        self._schedule()
+
+    def stop(self) -> None:
+        """No more renewals."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _renew(self) -> None:
+        asked = self.loop.seconds()
+        await self.rooms.sweep(round(self.ttl * 1000))
+        self._until = asked + self.ttl
+
+    def _schedule(self) -> None:
+        if not self._stopped:
+            self._timer = self.loop.call_later(self.ttl / RENEWALS, self._due)
+
+    def _due(self) -> None:
+        self.loop.spawn(self._tick(), "renewing the lease")
+
+    async def _tick(self) -> None:
+        try:
+            await self._renew()
+        except Unavailable:
+            pass  # asked again at the next tick; `held` tells when it is too late
+        finally:
+            self._schedule()

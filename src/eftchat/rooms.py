@@ -1,0 +1,248 @@
+"""Rooms: enter, leave, post, read. The one place where store and bus meet; no door knows either of them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from random import Random
+
+import msgspec
+from attrs import define, field
+
+from eftchat.domain import names
+from eftchat.domain.backoff import full_jitter
+from eftchat.domain.errors import Draining, Unavailable
+from eftchat.domain.messages import (
+    Body,
+    Claim,
+    Cursor,
+    Draft,
+    Entered,
+    Kind,
+    Left,
+    Member,
+    Message,
+    Page,
+    Posted,
+    Presence,
+    Room,
+    Tail,
+)
+from eftchat.feeds import Feed, Feeds
+from eftchat.log import Log
+from eftchat.ports import Bus, Loop, Members, Messages, Promise
+
+KNOWN_ROOMS = 50_000
+RELEASE_TRIES = 8
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """What a client says at the door of a room. `holder` names its connection, unique in the cluster.
+
+    `start` says what it has: a cursor, or nothing but the newest messages. With `remember`, the place where this
+    user first began to read the room is kept, and serves where there is no (valid) start.
+    """
+
+    room: names.Name
+    member: names.Name
+    user: str
+    holder: str
+    start: Cursor | Tail | None
+    history: int = 100
+    remember: bool = False
+    returning: bool = False
+
+
+@define(eq=False)
+class Seat:
+    """A connection's place in a room."""
+
+    room: Room
+    member: Member
+    claim: Claim
+
+
+@define(eq=False)
+class Joined:
+    """The answer to an Ask: the reader that gets everything behind `cursor` is attached by the door."""
+
+    seat: Seat
+    feed: Feed
+    key: str
+    head: int
+    cursor: int
+    resumed: bool
+    entered: bool
+    """Nobody held this member's name before: the room was told that it entered."""
+    members: Sequence[Member]
+
+
+@define(eq=False)
+class Rooms:
+    """All rooms as one node sees them."""
+
+    node: str
+    secret: bytes
+    messages: Messages
+    members: Members
+    bus: Bus
+    loop: Loop
+    rng: Random
+    log: Log = field(init=False)
+    feeds: Feeds = field(init=False)
+    refusing: bool = field(default=False, init=False)
+    """Set while the node leaves: who asks to join is sent elsewhere."""
+    _known: OrderedDict[str, Room] = field(factory=OrderedDict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.log = Log(self.messages, self.loop, self.rng, self._stored)
+        self.feeds = Feeds(self.messages, self.bus, self.loop, self.rng)
+
+    # -- what doors ask --------------------------------------------------------------------------------
+
+    async def join(self, ask: Ask) -> Joined:
+        """Takes the name in the room. Raises NameTaken, Draining, Unavailable; then nothing is held."""
+        if self.refusing:
+            raise Draining("This node is leaving; connect again", retry_after_ms=0)
+        room = await self.open(ask.room)
+        member = Member(ask.user, ask.member.shown)
+        seat = Seat(room, member, Claim(room.id, ask.member.folded, member, ask.holder, self.node))
+        first = await self.members.claim(seat.claim)
+        try:
+            feed = await self.feeds.open(room)
+            cursor, resumed = await self._start(feed, ask)
+            present = await self.members.present(room.id)
+        except BaseException:
+            self.leave(seat)
+            raise
+        if first:
+            self.announce(room, Entered(member, ask.returning))
+        return Joined(seat, feed, self.key(room.id), feed.head, cursor, resumed, first, present)
+
+    async def _start(self, feed: Feed, ask: Ask) -> tuple[int, bool]:
+        """Where the reader begins, and whether that is where it asked for."""
+        cursor = await self._valid(feed, ask.start)
+        if cursor is not None and not ask.remember:
+            return cursor, True
+        newest = max(0, feed.head - ask.history)
+        if not ask.remember:
+            return newest, False
+        first = await self.members.first_joined(feed.room.id, ask.user, newest if cursor is None else cursor)
+        return (first if cursor is None else cursor), True
+
+    async def _valid(self, feed: Feed, start: Cursor | Tail | None) -> int | None:
+        """The seq that `start` means in this log; None when it belongs to another, or there is none."""
+        if start is None:
+            return None
+        if isinstance(start, Tail):
+            return max(0, feed.head - start.count)
+        if start.epoch is None:
+            return 0 if start.seq == 0 else None
+        if start.epoch != feed.room.epoch:
+            return None
+        if start.seq > feed.head:
+            head = (await self.messages.heads([feed.room.id])).get(feed.room.id, 0)
+            feed.reaches(head)
+            return start.seq if start.seq <= head else None
+        return start.seq
+
+    def leave(self, seat: Seat) -> None:
+        """Lets the name go, soon; tells the room when that was the member's last connection."""
+        self.loop.spawn(self._release(seat), "releasing a name")
+
+    async def _release(self, seat: Seat) -> None:
+        for attempt in range(RELEASE_TRIES):
+            try:
+                last = await self.members.release(seat.claim)
+            except Unavailable:
+                await self.loop.sleep(full_jitter(attempt, self.rng, base=0.05, cap=2.0))
+                continue
+            if last:
+                self.announce(seat.room, Left(seat.member))
+            return
+        # The lease of this node frees what could not be released.
+
+    def post(self, seat: Seat, uuid: str, kind: Kind, body: Body) -> Promise[Posted]:
+        """Puts a message into the room's log; kept when it is durable. Raises Overloaded.
+
+        Messages of one seat are stored in the order of these calls.
+        """
+        at = round(self.loop.seconds() * 1000)
+        member = seat.member
+        self._know(seat.room)
+        return self.log.post(Draft(seat.room.id, uuid, kind, member.user, member.name, at, body))
+
+    async def since(self, room: names.Name, seq: int, limit: int) -> Page:
+        """Up to `limit` messages that follow `seq`. May raise Unavailable."""
+        found = await self.open(room)
+        return Page(found, await self.messages.after(found.id, seq, limit), await self._head(found.id))
+
+    async def before(self, room: names.Name, seq: int, limit: int) -> Page:
+        """The `limit` messages that precede `seq`. May raise Unavailable."""
+        found = await self.open(room)
+        return Page(found, await self.messages.before(found.id, seq, limit), await self._head(found.id))
+
+    async def present(self, room: names.Name) -> Sequence[Member]:
+        """Who is in the room. May raise Unavailable."""
+        return await self.members.present(room.folded)
+
+    def key(self, room: str) -> str:
+        """The room's key, which names its topics."""
+        return names.room_key(room, self.secret)
+
+    async def open(self, room: names.Name) -> Room:
+        """The room of this name, made when it does not exist. May raise Unavailable."""
+        feed = self.feeds.get(room.folded)
+        if feed is not None:
+            return feed.room
+        epoch = f"{self.rng.getrandbits(40):010x}"
+        found = await self.messages.open(room.folded, room.shown, epoch)
+        self._know(found)
+        return found
+
+    def _know(self, room: Room) -> None:
+        """Keeps the room at hand for `_stored`; there are more of these than drafts can wait."""
+        self._known[room.id] = room
+        self._known.move_to_end(room.id)
+        if len(self._known) > KNOWN_ROOMS:
+            self._known.popitem(last=False)
+
+    async def _head(self, room: str) -> int:
+        feed = self.feeds.get(room)
+        return feed.head if feed is not None else (await self.messages.heads([room])).get(room, 0)
+
+    # -- what log and bus tell -------------------------------------------------------------------------
+
+    def _stored(self, room: str, messages: Sequence[Message]) -> None:
+        """Durable: to the bus, and to the readers here, which need not wait for it."""
+        known = self._known.get(room)
+        if known is not None:
+            self.bus.publish(known, messages)
+        self.feeds.deliver(room, messages)
+
+    def announce(self, room: Room, presence: Presence) -> None:
+        """Tells everyone in the cluster who came or went."""
+        self.bus.announce(room, presence)
+        self.feeds.announce(room.id, presence)
+
+    def arrived(self, room: str, epoch: str, messages: Sequence[Message]) -> None:
+        """Another node stored these. Of another epoch they are of another log: not for these readers."""
+        feed = self.feeds.get(room)
+        if feed is None or feed.room.epoch == epoch:
+            self.log.observe(messages)
+            self.feeds.deliver(room, messages)
+
+    def noticed(self, room: str, presence: Presence) -> None:
+        """Another node saw somebody come or go."""
+        self.feeds.announce(room, presence)
+
+    def watching(self, room: str) -> None:
+        """The bus was away from this room for a while, perhaps."""
+        self.feeds.check_soon(room)
+
+    async def sweep(self, ttl_ms: int) -> None:
+        """Renews this node's lease and tells the rooms of members whose node died. May raise Unavailable."""
+        await self.members.renew(self.node, ttl_ms)
+        for claim in await self.members.lapsed():
+            room = self._known.get(claim.room) or await self.messages.open(claim.room, claim.room, "")
+            self.announce(room, Left(claim.member))
