@@ -1,0 +1,68 @@
+"""The node's HTTP side: which path leads where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from autobahn.twisted.resource import WebSocketResource
+from twisted.web.resource import NoResource, Resource
+from twisted.web.server import Request, Site
+
+from eftchat.bridge.protocol import Conversations, factory
+
+_WELCOME = b"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>eftchat</title>
+<h1>eftchat is up</h1>
+<p>Websocket clients connect to <code>/chat</code>. Try <code>eftchat chat</code> in a terminal.</p>
+</html>
+"""
+
+
+class Welcome(Resource):
+    """What a browser sees at `/`."""
+
+    isLeaf = False
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """The page itself for the empty name; everything else does not exist."""
+        return self if path == b"" else NoResource()
+
+    def render_GET(self, request: Request) -> bytes:
+        """A page without scripts."""
+        request.setHeader(b"content-type", b"text/html; charset=utf-8")
+        request.setHeader(b"content-security-policy", b"default-src 'none'")
+        request.setHeader(b"x-content-type-options", b"nosniff")
+        return _WELCOME
+
+
+class Probe(Resource):
+    """A health endpoint: 200 while `problem()` is None, else 503 with what is wrong."""
+
+    isLeaf = True
+
+    def __init__(self, problem: Callable[[], str | None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._problem = problem
+
+    def render_GET(self, request: Request) -> bytes:
+        """`{"ok": true}` or `{"ok": false, "problem": "..."}`."""
+        problem = self._problem()
+        request.setHeader(b"content-type", b"application/json")
+        if problem is None:
+            return msgspec.json.encode({"ok": True})
+        request.setResponseCode(503)
+        return msgspec.json.encode({"ok": False, "problem": problem})
+
+
+def site(conversations: Conversations, readiness: Callable[[], str | None], reactor: object) -> Site:
+    """`/chat` for websockets, `/healthz` (the process lives), `/readyz` (send clients here), `/`."""
+    root = Welcome()  # type: ignore[no-untyped-call]
+    put: Callable[[bytes, Any], None] = root.putChild  # zope's interfaces say nothing to a type checker
+    put(b"chat", WebSocketResource(factory(conversations, reactor)))
+    put(b"healthz", Probe(lambda: None))
+    put(b"readyz", Probe(readiness))
+    made = Site(root)
+    made.displayTracebacks = False
+    return made

@@ -1,0 +1,1 @@
+"""What is said on the wire, not how it travels: shapes, URIs, close codes, bytes."""
