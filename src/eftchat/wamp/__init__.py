@@ -1,0 +1,1 @@
+"""The WAMP side: the routers, and what nodes do on them."""
