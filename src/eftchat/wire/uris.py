@@ -9,6 +9,9 @@ API = "eftchat.api."
 ERROR = "eftchat.error."
 NOTICE_RECONNECT = "eftchat.notice.reconnect"
 
+SESSION_LEFT = "wamp.session.on_leave"
+SESSION_LIST = "wamp.session.list"
+
 
 def procedure(method: str) -> str:
     """The procedure that serves a method, `join` -> `eftchat.api.join`."""
