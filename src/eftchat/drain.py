@@ -41,21 +41,25 @@ class Report(msgspec.Struct, frozen=True):
 
 
 async def drain(rooms: Rooms, doors: Sequence[Door], loop: Loop, grace: float) -> Report:
-    """Leaves in good order, within about `grace` seconds whatever happens."""
+    """Leaves in good order, within `grace` seconds whatever happens: each step gets a part of what is left."""
     started = loop.seconds()
+
+    def part(share: float) -> float:
+        return max(0.0, share * (started + grace - loop.seconds()))
+
     rooms.refusing = True
     for door in doors:
-        await within(loop, door.refuse(), grace / 5)
+        await within(loop, door.refuse(), part(0.2))
     told = 0
     for door in doors:
-        told += await within(loop, door.tell("leaving"), grace / 5) or 0
+        told += await within(loop, door.tell("leaving"), part(0.2)) or 0
     accepted = rooms.log.waiting
-    await within(loop, rooms.log.idle().wait(), max(0.0, started + grace * 0.8 - loop.seconds()))
-    unfinished = rooms.log.waiting
+    await within(loop, rooms.log.idle().wait(), part(0.8))
     closed = 0
     for door in doors:
-        closed += await within(loop, door.close(), grace / 5) or 0
-    return Report(told, closed, accepted - unfinished, unfinished, loop.seconds() - started)
+        closed += await within(loop, door.close(), part(0.5)) or 0
+    unfinished = rooms.log.waiting
+    return Report(told, closed, max(0, accepted - unfinished), unfinished, loop.seconds() - started)
 
 
 async def within(loop: Loop, work: Awaitable[T], seconds: float) -> T | None:

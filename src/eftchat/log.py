@@ -209,8 +209,12 @@ class Log:
         return visible
 
     def _next_batch(self) -> list[Message]:
-        """The next drafts of every room, a fair share each; rooms that met a collision lately come last."""
-        rooms = sorted(self._waiting, key=lambda room: self._queues[room].contended)
+        """The next drafts of every room, a fair share each; rooms that met a collision lately come last.
+
+        A room that began to wait while the tails were read is left for the next batch.
+        """
+        known = [room for room in self._waiting if self._queues[room].tail is not None]
+        rooms = sorted(known, key=lambda room: self._queues[room].contended)
         share = max(1, self.bounds.batch // len(rooms))
         batch: list[Message] = []
         size = 0
@@ -268,11 +272,18 @@ class Log:
             if queue.pending:
                 self._waiting[room] = None  # at the end: every room has its turn
             self.observe(part)
-            for run in runs(part):
-                self.stored(room, run)
-        for pending, message in settled:
+        for pending, _ in settled:
             self._count -= 1
             self._bytes -= pending.draft.weight()
+        try:
+            for room, part in by_room.items():
+                for run in runs(part):
+                    self.stored(room, run)
+        finally:
+            self._answer(settled, repeated=repeated)
+
+    def _answer(self, settled: Sequence[tuple[_Pending, Message]], *, repeated: bool) -> None:
+        for pending, message in settled:
             pending.promise.resolve(Posted(message, repeated=repeated and not pending.doubtful))
 
     # -- memory ----------------------------------------------------------------------------------------
@@ -302,4 +313,3 @@ class Log:
         while len(self._recent) > self.bounds.recent or self._recent_bytes > self.bounds.recent_bytes:
             _, oldest = self._recent.popitem(last=False)
             self._recent_bytes -= oldest.weight()
-

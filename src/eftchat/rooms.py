@@ -33,7 +33,8 @@ from eftchat.log import Log
 from eftchat.ports import Bus, Loop, Members, Messages, Promise
 
 KNOWN_ROOMS = 50_000
-RELEASE_TRIES = 8
+READ_LAG = 10.0
+"""Seconds by which a majority read may be behind what clients were already shown."""
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -92,6 +93,8 @@ class Rooms:
     feeds: Feeds = field(init=False)
     refusing: bool = field(default=False, init=False)
     """Set while the node leaves: who asks to join is sent elsewhere."""
+    fenced: bool = field(default=False, init=False)
+    """Set while the node's lease may have lapsed: a name that is taken here would not count."""
     _known: OrderedDict[str, Room] = field(factory=OrderedDict, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -104,10 +107,12 @@ class Rooms:
         """Takes the name in the room. Raises NameTaken, Draining, Unavailable; then nothing is held."""
         if self.refusing:
             raise Draining("This node is leaving; connect again", retry_after_ms=0)
+        if self.fenced:
+            raise Unavailable("This node cannot reach the store; connect again", retry_after_ms=0)
         room = await self.open(ask.room)
         member = Member(ask.user, ask.member.shown)
         seat = Seat(room, member, Claim(room.id, ask.member.folded, member, ask.holder, self.node))
-        first = await self.members.claim(seat.claim)
+        first = await self._claim(seat)
         try:
             feed = await self.feeds.open(room)
             cursor, resumed = await self._start(feed, ask)
@@ -115,9 +120,20 @@ class Rooms:
         except BaseException:
             self.leave(seat)
             raise
+        if self.feeds.get(room.id) is not feed:
+            self.leave(seat)
+            raise Unavailable("The room was just closed here; try again", retry_after_ms=0)
         if first:
             self.announce(room, Entered(member, ask.returning))
         return Joined(seat, feed, self.key(room.id), feed.head, cursor, resumed, first, present)
+
+    async def _claim(self, seat: Seat) -> bool:
+        """Takes the name. What may have been taken when no answer came is let go."""
+        try:
+            return await self.members.claim(seat.claim)
+        except Unavailable:
+            self.leave(seat)
+            raise
 
     async def _start(self, feed: Feed, ask: Ask) -> tuple[int, bool]:
         """Where the reader begins, and whether that is where it asked for."""
@@ -140,27 +156,43 @@ class Rooms:
             return 0 if start.seq == 0 else None
         if start.epoch != feed.room.epoch:
             return None
-        if start.seq > feed.head:
+        return start.seq if await self._reaches(feed, start.seq) else None
+
+    async def _reaches(self, feed: Feed, seq: int) -> bool:
+        """Whether the log reaches `seq`. Somebody was shown that far: a read that says no may be behind.
+
+        A primary that was deposed and does not know it answers so for some seconds.
+        """
+        until = self.loop.seconds() + READ_LAG
+        attempt = 0
+        while feed.head < seq:
             head = (await self.messages.heads([feed.room.id])).get(feed.room.id, 0)
             feed.reaches(head)
-            return start.seq if start.seq <= head else None
-        return start.seq
+            if head >= seq:
+                return True
+            if self.loop.seconds() >= until:
+                return False
+            attempt += 1
+            await self.feeds.pause(attempt)
+        return True
 
     def leave(self, seat: Seat) -> None:
         """Lets the name go, soon; tells the room when that was the member's last connection."""
         self.loop.spawn(self._release(seat), "releasing a name")
 
     async def _release(self, seat: Seat) -> None:
-        for attempt in range(RELEASE_TRIES):
+        last, attempt = None, 0
+        while last is None:
             try:
                 last = await self.members.release(seat.claim)
             except Unavailable:
+                if self.refusing:
+                    return  # the node leaves: `forget` lets go of all that it holds
+                # As long as this node renews its lease, nobody else can free the name.
                 await self.loop.sleep(full_jitter(attempt, self.rng, base=0.05, cap=2.0))
-                continue
-            if last:
-                self.announce(seat.room, Left(seat.member))
-            return
-        # The lease of this node frees what could not be released.
+                attempt += 1
+        if last:
+            self.announce(seat.room, Left(seat.member))
 
     def post(self, seat: Seat, uuid: str, kind: Kind, body: Body) -> Promise[Posted]:
         """Puts a message into the room's log; kept when it is durable. Raises Overloaded.

@@ -59,7 +59,7 @@ async def up(reactor: Any, config: UpConfig, environment: Mapping[str, str], say
     node = build(reactor, node_config, store, Random(rng.getrandbits(64)))
     try:
         port = await node.start()
-        router.start()
+        _start(router)
     except CannotStart:
         await node.stop()
         raise
@@ -72,6 +72,13 @@ async def up(reactor: Any, config: UpConfig, environment: Mapping[str, str], say
         say(_farewell(await node.stop()))
         await router.stop()
     return 0
+
+
+def _start(router: RouterProcess) -> None:
+    try:
+        router.start()
+    except CannotStart as error:
+        raise CannotStart(f"The router cannot start: {error} (see --router-port and --node-port)") from None
 
 
 def _when_ready(router: RouterProcess, node: Node) -> Deferred[None]:

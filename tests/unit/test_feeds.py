@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attrs import define, field
-from tests.unit.desk import Desk, draft
 from twisted.internet.defer import Deferred
 
 from eftchat.domain.errors import Unavailable
 from eftchat.domain.messages import Entered, Member, Message, Presence, Room
 from eftchat.feeds import Feed
 from eftchat.testing.memory import MemoryMessages
+from tests.unit.desk import Desk, draft
 
 ROOM = Room("r", "R", "e" * 10)
 

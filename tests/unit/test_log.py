@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from attrs import define, field
-from tests.unit.desk import Desk, draft
 
 from eftchat.domain.errors import Overloaded, Unavailable
 from eftchat.domain.messages import Message, Posted
 from eftchat.log import Bounds, Log
 from eftchat.ports import Appended, OutcomeUnknown, Promise
 from eftchat.testing.memory import MemoryMessages
+from tests.unit.desk import Desk, draft
 
 
 @define(eq=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.unit.desk import Desk, Talk
 
 VECTORS = Path(__file__).parent.parent / "vectors"

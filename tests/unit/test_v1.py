@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import define, field
-from tests.unit.desk import Desk, Talk
 
 from eftchat.bridge.v1 import cursor_of, message_id
 from eftchat.domain.errors import Unavailable
 from eftchat.domain.limits import Limits
 from eftchat.domain.messages import Cursor, Room
 from eftchat.testing.memory import MemoryMessages
+from tests.unit.desk import Desk, Talk
 
 DATE = "2026-01-01T15:40:46.945Z"
 
@@ -153,7 +153,15 @@ def test_reconnect_without_an_id_brings_everything_since_the_user_first_joined()
 def test_an_id_maps_to_its_cursor_and_back() -> None:
     assert cursor_of(message_id("00ff00ff00", 42)) == Cursor("00ff00ff00", 42)
     assert message_id("00ff00ff00", 42) < message_id("00ff00ff00", 43)
-    for wrong in (None, 5, "", "zz" * 12, "0" * 23):
+    for wrong in (
+        None,
+        5,
+        "",
+        "zz" * 12,
+        "0" * 23,
+        "00ff00ff00" + "-0000000000001",
+        "00ff00ff000x000000000001",
+    ):
         assert cursor_of(wrong) is None
 
 

@@ -2,8 +2,9 @@
 
 Frames are handled strictly in the order in which they came. A request that changes what later ones mean (a join, a
 leave) holds them back until it is settled; posts do not wait for each other, so that many fit into one round trip
-of the store. When too much is in flight, or the client posts faster than it may, reading stops: TCP tells the client
-to slow down, nothing is refused, nothing is lost, and the order stands.
+of the store. So a post that is refused (the queue is full) must not be passed by those behind it: they are refused,
+too, until the client starts over with one of them. When too much is in flight, or the client posts faster than it
+may, reading stops: TCP tells the client to slow down, nothing is refused, nothing is lost, and the order stands.
 """
 
 from __future__ import annotations
@@ -17,11 +18,19 @@ from typing import Any, Protocol
 import msgspec
 from attrs import define, field
 
-from eftchat.domain.errors import ChatError, Internal
+from eftchat.domain.errors import ChatError, Internal, Overloaded
 from eftchat.domain.limits import Bucket, Limits
+from eftchat.domain.messages import Body, Kind, Posted
 from eftchat.feeds import Dialect, Reader
-from eftchat.ports import Loop
+from eftchat.ports import Loop, Promise
 from eftchat.rooms import Joined, Rooms, Seat
+
+REFUSED_KEPT = 1_000
+"""Refused posts of a room that a connection remembers: more than any client keeps in flight."""
+
+
+GIVEN_UP = 10.0
+"""Seconds without a post after which a client has plainly given up what was refused."""
 
 
 class Socket(Protocol):
@@ -71,11 +80,15 @@ class Conversation(ABC):
     sittings: dict[str, Sitting] = field(factory=dict, init=False)
     gone: bool = field(default=False, init=False)
     _inbox: deque[bytes | None] = field(factory=deque, init=False)
-    _held: bool = field(default=False, init=False)
+    _held: int = field(default=0, init=False)
+    """What the frames in the inbox wait for: joins, and debts of rate."""
     _inflight: int = field(default=0, init=False)
     _stopped: bool = field(default=False, init=False)
     _bucket: Bucket = field(init=False)
     _holders: Iterator[int] = field(factory=count, init=False)
+    _refused: dict[str, set[str]] = field(factory=dict, init=False)
+    """By room: the posts that were refused since one last went through."""
+    _refused_at: float = field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._bucket = Bucket(self.settings.limits.post_burst, self.loop.seconds())
@@ -89,6 +102,7 @@ class Conversation(ABC):
 
     def drained(self) -> None:
         """The socket is writable again."""
+        self._go_on()
         for sitting in list(self.sittings.values()):
             if sitting.reader is not None:
                 sitting.reader.wake()
@@ -108,7 +122,7 @@ class Conversation(ABC):
 
     def hold(self, work: Coroutine[Any, Any, None]) -> None:
         """Frames behind this one wait until the work is done."""
-        self._held = True
+        self._held += 1
         self.loop.spawn(self._hold(work), "a request")
 
     def in_flight(self, work: Coroutine[Any, Any, None]) -> None:
@@ -117,11 +131,11 @@ class Conversation(ABC):
         self.loop.spawn(self._fly(work), "a request")
 
     def throttle(self) -> None:
-        """Counts one post; when the client is over its rate, later frames wait for as long as it takes."""
+        """Counts one request that costs the store work; over the rate, later frames wait as long as it takes."""
         limits = self.settings.limits
         self._bucket, wait = self._bucket.take(self.loop.seconds(), limits.post_rate, limits.post_burst)
         if wait > 0.0:
-            self._held = True
+            self._held += 1
             self.loop.call_later(wait, self._release)
 
     async def refusing(self, work: Awaitable[None], identity: Any) -> None:
@@ -154,9 +168,34 @@ class Conversation(ABC):
             sitting.reader = joined.feed.attach(self, joined.cursor)
         return sitting
 
+    def post(self, seat: Seat, uuid: str, kind: Kind, body: Body) -> Promise[Posted]:
+        """Posts in the order in which the client sends. Raises Overloaded.
+
+        Behind a refused post only one of those refused is let in: a client that sends it again has seen the
+        refusal and starts over, with the oldest that it still wants to send.
+        """
+        refused = self._refused.setdefault(seat.room.id, set())
+        if not self._inflight and self.loop.seconds() - self._refused_at > GIVEN_UP:
+            refused.clear()
+        if refused and uuid not in refused:
+            self._refused_at = self.loop.seconds()
+            if len(refused) < REFUSED_KEPT:
+                refused.add(uuid)
+            raise Overloaded(
+                "A message before this one was refused; send that one again", retry_after_ms=1_000
+            )
+        refused.clear()
+        try:
+            return self.rooms.post(seat, uuid, kind, body)
+        except Overloaded:
+            self._refused_at = self.loop.seconds()
+            refused.add(uuid)
+            raise
+
     def leave(self, room: str) -> None:
         """Gives the place in the room up."""
         sitting = self.sittings.pop(room)
+        self._refused.pop(room, None)
         if sitting.reader is not None:
             sitting.reader.close()
         self.rooms.leave(sitting.seat)
@@ -175,9 +214,9 @@ class Conversation(ABC):
     # -- order and back-pressure -----------------------------------------------------------------------
 
     def _go_on(self) -> None:
-        while self._inbox and not self._held and self._inflight < self.settings.limits.inflight:
+        while self._inbox and self._free():
             self.handle(self._inbox.popleft())
-        full = bool(self._inbox)
+        full = bool(self._inbox) or not self._free()
         if full and not self._stopped and not self.gone:
             self._stopped = True
             self.socket.stop_reading()
@@ -185,8 +224,12 @@ class Conversation(ABC):
             self._stopped = False
             self.socket.read_on()
 
+    def _free(self) -> bool:
+        """Whether the next frame may be handled."""
+        return not self._held and self._inflight < self.settings.limits.inflight and self.socket.writable()
+
     def _release(self) -> None:
-        self._held = False
+        self._held -= 1
         if not self.gone:
             self._go_on()
 
@@ -201,5 +244,5 @@ class Conversation(ABC):
             await work
         finally:
             self._inflight -= 1
-            if self._inbox and not self.gone:
+            if self._stopped and not self.gone:
                 self._go_on()

@@ -11,7 +11,6 @@ from twisted.internet.error import CannotListenError
 from eftchat.bridge.protocol import Conversations
 from eftchat.bridge.v2 import V2Conversation, notification
 from eftchat.ports import CannotStart, Loop
-from eftchat.wire import close_codes
 
 CLOSE_TIMEOUT = 2.0
 
@@ -33,7 +32,8 @@ class WebDoor:
         try:
             self._listening = self.reactor.listenTCP(self.port, self.site, interface=self.host, backlog=1024)
         except CannotListenError as error:
-            raise PortTaken(f"{self.host}:{self.port} cannot be listened on: {error.socketError}") from None
+            why = f"{self.host}:{self.port} cannot be listened on ({error.socketError.strerror})"
+            raise PortTaken(f"{why}: choose another with --port or --host") from None
         return int(self._listening.getHost().port)
 
     async def refuse(self) -> None:
@@ -55,15 +55,13 @@ class WebDoor:
 
     async def close(self) -> int:
         """Closes every websocket with 1012 and waits, not for long, until they are gone."""
-        sockets = list(self.conversations.open)
-        for socket in sockets:
-            socket.close(close_codes.NODE_LEAVING, "this node is leaving")
+        closed = self.conversations.send_away()
         until = self.loop.seconds() + CLOSE_TIMEOUT
         while self.conversations.open and self.loop.seconds() < until:
             await self.loop.sleep(0.02)
         for socket in list(self.conversations.open):
             socket.transport.abortConnection()
-        return len(sockets)
+        return closed
 
 
 class PortTaken(CannotStart):

@@ -16,13 +16,13 @@ from zope.interface import implementer
 from eftchat.bridge.connection import Conversation, Settings
 from eftchat.bridge.v1 import V1Conversation, V1Dialect, V1Readers
 from eftchat.bridge.v2 import V2Conversation, V2Dialect
-from eftchat.ports import Loop
+from eftchat.ports import Loop, Timer
 from eftchat.rooms import Rooms
 from eftchat.wire import close_codes
 from eftchat.wire.uris import SUBPROTOCOL
 
 HANDSHAKE_TIMEOUT = 5
-PING_TIMEOUT = 10
+PING_TIMEOUT = 10.0
 REASON_MAX = 120
 
 
@@ -48,6 +48,13 @@ class Conversations:
             return V2Conversation(*common, self._v2)
         return V1Conversation(*common, self._v1, readers=self._readers)
 
+    def send_away(self) -> int:
+        """Closes every websocket with 1012, so that its client connects again; how many that were."""
+        sockets = list(self.open)
+        for socket in sockets:
+            socket.close(close_codes.NODE_LEAVING, "connect again")
+        return len(sockets)
+
 
 @implementer(IPushProducer)
 class ChatSocket(WebSocketServerProtocol):
@@ -58,6 +65,9 @@ class ChatSocket(WebSocketServerProtocol):
     conversation: Conversation | None = None
     transport: Any
     _full = False
+    _reading = True
+    _heard = True
+    _beating: Timer | None = None
 
     # -- from Autobahn ---------------------------------------------------------------------------------
 
@@ -75,8 +85,13 @@ class ChatSocket(WebSocketServerProtocol):
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """A whole frame came."""
+        self._heard = True
         if self.conversation is not None:
             self._guarded(self.conversation.received, None if isBinary else payload)
+
+    def onPong(self, payload: bytes) -> None:
+        """The client lives."""
+        self._heard = True
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         """The socket is gone."""
@@ -87,9 +102,12 @@ class ChatSocket(WebSocketServerProtocol):
         transport.unregisterProducer()  # the web server's, which this socket was taken over from
         transport.registerProducer(self, True)
         self.conversation = self.conversations.begin(self, self.websocket_protocol_in_use)
+        self._beat()
 
     def _end(self) -> None:
         conversation, self.conversation = self.conversation, None
+        if self._beating is not None:
+            self._beating.cancel()
         self.conversations.open.pop(self, None)
         if conversation is not None:
             conversation.lost()
@@ -100,6 +118,20 @@ class ChatSocket(WebSocketServerProtocol):
         except Exception:
             self._log.failure("a connection failed on our side")
             self.close(close_codes.OUR_FAULT, "internal error")
+
+    def _beat(self) -> None:
+        """Pings. Autobahn's own pings would cut a client whose answer we leave unread on purpose."""
+        self._heard = False
+        self.sendPing()
+        self._beating = self.conversations.loop.call_later(PING_TIMEOUT, self._check_pulse)
+
+    def _check_pulse(self) -> None:
+        """Cuts a client that is silent though it is read, or that does not read what it is sent."""
+        if not self._heard and (self._reading or self._full):
+            self.transport.abortConnection()
+            return
+        rest = self.conversations.settings.heartbeat_ms / 1000 - PING_TIMEOUT
+        self._beating = self.conversations.loop.call_later(max(0.0, rest), self._beat)
 
     # -- for the conversation --------------------------------------------------------------------------
 
@@ -114,10 +146,12 @@ class ChatSocket(WebSocketServerProtocol):
 
     def stop_reading(self) -> None:
         """The client is too fast for us: leave its bytes in its socket."""
+        self._reading = False
         self.transport.pauseProducing()
 
     def read_on(self) -> None:
         """Reads again."""
+        self._reading = True
         if self.state == self.STATE_OPEN:
             self.transport.resumeProducing()
 
@@ -159,8 +193,6 @@ def factory(conversations: Conversations, reactor: object) -> WebSocketServerFac
         maxMessagePayloadSize=limits.frame,
         openHandshakeTimeout=HANDSHAKE_TIMEOUT,
         closeHandshakeTimeout=1,
-        autoPingInterval=conversations.settings.heartbeat_ms / 1000,
-        autoPingTimeout=PING_TIMEOUT,
         failByDrop=False,
         tcpNoDelay=True,
         serveFlashSocketPolicy=False,

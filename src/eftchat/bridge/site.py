@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 from autobahn.twisted.resource import WebSocketResource
-from twisted.web.resource import NoResource, Resource
+from twisted.web.pages import notFound
+from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from eftchat.bridge.protocol import Conversations, factory
@@ -25,9 +26,9 @@ class Welcome(Resource):
 
     isLeaf = False
 
-    def getChild(self, path: bytes, request: Request) -> Resource:
+    def getChild(self, path: bytes, request: Request) -> Any:
         """The page itself for the empty name; everything else does not exist."""
-        return self if path == b"" else NoResource()
+        return self if path == b"" else notFound()
 
     def render_GET(self, request: Request) -> bytes:
         """A page without scripts."""
@@ -35,6 +36,22 @@ class Welcome(Resource):
         request.setHeader(b"content-security-policy", b"default-src 'none'")
         request.setHeader(b"x-content-type-options", b"nosniff")
         return _WELCOME
+
+
+class Chat(Resource):
+    """Websockets at this very path."""
+
+    def __init__(self, websocket: WebSocketResource) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._websocket = websocket
+
+    def render(self, request: Request) -> object:
+        """Hands the connection over; a request that is no websocket's is answered 426."""
+        return self._websocket.render(request)
+
+    def getChild(self, path: bytes, request: Request) -> Any:
+        """There is nothing below."""
+        return notFound()
 
 
 class Probe(Resource):
@@ -60,7 +77,7 @@ def site(conversations: Conversations, readiness: Callable[[], str | None], reac
     """`/chat` for websockets, `/healthz` (the process lives), `/readyz` (send clients here), `/`."""
     root = Welcome()  # type: ignore[no-untyped-call]
     put: Callable[[bytes, Any], None] = root.putChild  # zope's interfaces say nothing to a type checker
-    put(b"chat", WebSocketResource(factory(conversations, reactor)))
+    put(b"chat", Chat(WebSocketResource(factory(conversations, reactor))))
     put(b"healthz", Probe(lambda: None))
     put(b"readyz", Probe(readiness))
     made = Site(root)

@@ -8,6 +8,7 @@ back at once and replace the other, for ever. Error codes are strings for them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -37,7 +38,7 @@ from eftchat.wire.frames import text_frame
 
 _encode = msgspec.json.Encoder().encode
 _EPOCH_DIGITS = 10
-_ID_DIGITS = 24
+_ID = re.compile(r"[0-9a-f]{24}")
 _DATE_MAX = 64
 _USER_MAX = 128
 
@@ -58,12 +59,9 @@ def message_id(epoch: str, seq: int) -> str:
 
 def cursor_of(identity: object) -> Cursor | None:
     """The cursor that an `_id` stands for; None for anything that is none of ours."""
-    if not isinstance(identity, str) or len(identity) != _ID_DIGITS:
+    if not isinstance(identity, str) or not _ID.fullmatch(identity):
         return None
-    try:
-        return Cursor(identity[:_EPOCH_DIGITS], int(identity[_EPOCH_DIGITS:], 16))
-    except ValueError:
-        return None
+    return Cursor(identity[:_EPOCH_DIGITS], int(identity[_EPOCH_DIGITS:], 16))
 
 
 @define(eq=False)
@@ -231,6 +229,7 @@ class V1Conversation(Conversation):
         if room.folded not in self.sittings and len(self.sittings) >= limits.rooms:
             raise TooManyRooms(f"At most {limits.rooms} rooms a connection")
         history = limits.history
+        self.throttle()
         return Ask(room, member, user, self.holder(), start, history, remember=True, returning=returning)
 
     async def _finish_reconnect(self, ask: Ask, frame: Frame) -> None:
@@ -270,7 +269,7 @@ class V1Conversation(Conversation):
         if known is not None:
             self._echo(sitting, known)
         elif not log.queued(room.id, uuid):
-            promise = self.rooms.post(sitting.seat, uuid, "text", body)
+            promise = self.post(sitting.seat, uuid, "text", body)
             self.throttle()
             self.in_flight(self.refusing(self._finish_text(promise, sitting), frame.id))
 

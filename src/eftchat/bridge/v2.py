@@ -131,6 +131,7 @@ class V2Conversation(Conversation):
             raise TooManyRooms(f"At most {limits.rooms} rooms a connection")
         start = params.start(limits.history)
         ask = Ask(room, names.name(params.name, "params.name"), params.user or self.id, self.holder(), start)
+        self.throttle()
         self.hold(self.refusing(self._finish_join(ask, request.id), request.id))
 
     async def _finish_join(self, ask: Ask, identity: int | str) -> None:
@@ -155,7 +156,7 @@ class V2Conversation(Conversation):
         sitting = self.sittings.get(names.name(params.room, "params.room").folded)
         if sitting is None:
             raise NotJoined
-        promise = self.rooms.post(sitting.seat, uuid, params.kind, body)
+        promise = self.post(sitting.seat, uuid, params.kind, body)
         self.throttle()
         self.in_flight(self.refusing(self._finish_post(promise, request.id), request.id))
 
@@ -171,6 +172,7 @@ class V2Conversation(Conversation):
     def _read(self, request: Request, pages: Callable[..., Any]) -> None:
         params = read(request, schema.Range)
         room = names.name(params.room, "params.room")
+        self.throttle()
 
         async def finish() -> None:
             self._answer(request.id, schema.shown_page(await pages(room, params.seq, params.limit)))
@@ -179,6 +181,7 @@ class V2Conversation(Conversation):
 
     def _members(self, request: Request) -> None:
         room = names.name(read(request, schema.InRoom).room, "params.room")
+        self.throttle()
 
         async def finish() -> None:
             present = await self.rooms.present(room)

@@ -14,13 +14,18 @@ from eftchat.wamp.procedures import Procedures
 
 @define(eq=False)
 class WampDoor:
-    """One link per router. Build it with `links` that nobody started."""
+    """One link per router, not started by anybody else."""
 
     node: str
     loop: Loop
     bus: WampBus
     procedures: Procedures
     links: Sequence[Link]
+
+    def __attrs_post_init__(self) -> None:
+        for number, link in enumerate(self.links):
+            self.bus.lines.append(link)
+            self.procedures.serve(number, link)
 
     def open(self) -> Promise[None]:
         """Starts the links, which try for ever. The promise fails with CannotStart if a router denies this node."""
@@ -33,11 +38,8 @@ class WampDoor:
                 said = True
                 denied.reject(CannotStart(f"{why}: check the ticket that router and node share"))
 
-        for number, link in enumerate(self.links):
-            link.on_denied = on_denied
-            self.bus.lines.append(link)
-            self.procedures.serve(number, link)
         for link in self.links:
+            link.on_denied = on_denied
             link.start()
         return denied
 

@@ -118,6 +118,11 @@ class Procedures:
             for seat in visitor.seats.values():
                 self.rooms.leave(seat)
 
+    def send_away(self) -> None:
+        """Gives all seats up: who calls next is told to join again."""
+        for key in list(self._visitors):
+            self._free(key)
+
     def _left(self, router: int, args: Any) -> None:
         """The router says that a session left."""
         if args and isinstance(args[0], int):
