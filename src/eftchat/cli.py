@@ -10,9 +10,11 @@ from typing import Any, NoReturn
 import click
 
 from eftchat import __version__
+from eftchat.client.command import chat_command
 from eftchat.domain.limits import Limits
 from eftchat.ops.config import environment
 from eftchat.ops.logs import Format, begin
+from eftchat.ops.signals import stop_requested
 from eftchat.ports import CannotStart
 
 Main = Callable[[Any], Coroutine[Any, Any, int]]
@@ -90,6 +92,9 @@ def up(log_level: str, log_format: Format, post_rate: float, **options: Any) -> 
     limits = Limits(post_rate=post_rate, post_burst=max(Limits().post_burst, 3 * post_rate))
     config = UpConfig(limits=limits, **options)
     run(lambda reactor: run_up(reactor, config, environment(), click.echo))
+
+
+main.add_command(chat_command(run, stop_requested))
 
 
 if __name__ == "__main__":
