@@ -105,7 +105,9 @@ def _locked(folder: Path) -> int:
     except BlockingIOError:
         owner = os.pread(lock, 20, 0).decode(errors="replace").strip()
         os.close(lock)
-        raise StoreInUse(f"The data folder {folder} is in use by process {owner or 'unknown'}") from None
+        raise StoreInUse(
+            f"The data folder {folder} is in use by process {owner or 'unknown'}: choose another"
+        ) from None
     except OSError as error:
         os.close(lock)
         raise StoreUnusable(f"The data folder {folder} cannot be locked: {error.strerror}") from None

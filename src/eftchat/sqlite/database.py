@@ -30,10 +30,13 @@ class Database:
     _path: Path
     _pool: ThreadPool = attrs.field(factory=lambda: ThreadPool(1, 1, "sqlite"), init=False)
     _connection: sqlite3.Connection | None = attrs.field(default=None, init=False)
+    _at_exit: Any = attrs.field(default=None, init=False)
 
     async def open(self, prepare: Callable[[sqlite3.Connection], None]) -> None:
         """Connects and runs `prepare`; when that raises, nothing is left open."""
         self._pool.start()
+        # A store that nobody closed must not keep the process from ending.
+        self._at_exit = self._reactor.addSystemEventTrigger("after", "shutdown", self._pool.stop)
         try:
             await deferToThreadPool(self._reactor, self._pool, self._connect, prepare)
         except BaseException:
@@ -58,6 +61,7 @@ class Database:
     async def close(self) -> None:
         """Closes the connection behind the work under way and ends the thread."""
         await deferToThreadPool(self._reactor, self._pool, self._disconnect)
+        self._reactor.removeSystemEventTrigger(self._at_exit)
         self._pool.stop()
 
     def _connect(self, prepare: Callable[[sqlite3.Connection], None]) -> None:
