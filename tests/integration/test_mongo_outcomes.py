@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
@@ -259,6 +260,20 @@ async def test_a_read_that_fails_is_retryable(
     with failing(replica_set, "find", times=9, **how), pytest.raises(Unavailable):
         await bounded(store.messages.after("lobby", 0, 10))
     assert await bounded(store.messages.after("lobby", 0, 10)) == []
+
+
+@pytest.mark.parametrize("how", [{"closeConnection": True}, {"errorCode": 43}, {"errorCode": 11600}])
+@pytest_twisted.ensureDeferred
+async def test_a_long_read_that_breaks_midway_comes_whole(
+    replica_set: ReplicaSet, connect: Any, how: dict[str, Any]
+) -> None:
+    store = await connect(database_uri(replica_set))
+    big = {"text": "x" * 250_000}
+    batch = [msgspec.structs.replace(lobby(seq), body=big) for seq in range(1, 101)]
+    await bounded(store.messages.append(batch))
+    with failing(replica_set, "getMore", **how):
+        log = await bounded(store.messages.after("lobby", 0, 200))
+    assert [message.seq for message in log] == list(range(1, 101))
 
 
 @pytest.mark.parametrize("command", ["insert", "update"])

@@ -91,6 +91,12 @@ class V1Client:
             self._protocol = None
             self.reactor.callLater(self.returns_after, self._return)
 
+    def cut(self, last: bytes) -> None:
+        """The socket breaks behind these bytes."""
+        if self._protocol is not None:
+            self._protocol.transport.write(last)
+            self._protocol.transport.abortConnection()
+
     def _return(self) -> None:
         if not self._stopped:
             self.start()

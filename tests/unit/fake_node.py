@@ -205,7 +205,7 @@ async def wait(awaitable: Any) -> Any:
 def result(deferred: Deferred[Any]) -> Any:
     """What it has come to; it must have. Raises what it failed with."""
     got: list[Any] = []
-    deferred.addBoth(got.append)
+    deferred.addCallback(lambda value: got.append(value) or value).addErrback(got.append)
     assert got, "there is no result yet"
     if isinstance(got[0], Failure):
         got[0].raiseException()
