@@ -158,7 +158,9 @@ class ChatSocket(WebSocketServerProtocol):
     def close(self, code: int, reason: str) -> None:
         """Sends a close frame and ends the connection."""
         if self.state == self.STATE_OPEN:
-            self.sendClose(code, reason[:REASON_MAX])
+            # Not `sendClose`, which lets applications send 1000 and 3000-4999 only.
+            told = reason.encode()[:REASON_MAX].decode(errors="ignore")
+            self.sendCloseFrame(code, told.encode(), isReply=False)
 
     # -- from the transport ----------------------------------------------------------------------------
 
@@ -192,7 +194,7 @@ def factory(conversations: Conversations, reactor: object) -> WebSocketServerFac
         maxFramePayloadSize=limits.frame,
         maxMessagePayloadSize=limits.frame,
         openHandshakeTimeout=HANDSHAKE_TIMEOUT,
-        closeHandshakeTimeout=1,
+        closeHandshakeTimeout=2,  # Autobahn rounds its timers down to whole seconds
         failByDrop=False,
         tcpNoDelay=True,
         serveFlashSocketPolicy=False,

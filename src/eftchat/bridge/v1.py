@@ -275,7 +275,7 @@ class V1Conversation(Conversation):
 
     async def _finish_text(self, promise: Promise[Posted], sitting: Sitting) -> None:
         posted = await promise.wait()
-        if posted.repeated:
+        if posted.repeated or sitting.reader is None:
             self._echo(sitting, posted.message)
 
     def _echo(self, sitting: Sitting, message: Message) -> None:

@@ -29,7 +29,7 @@ Examples:
                                                     when all are stored
   eftchat chat --room ci --name spy --since 0 --json < /dev/null
                                                     the whole log, then ends
-  eftchat chat --room ci --name tap --json --follow < /dev/null | jq .text
+  eftchat chat --room ci --name tap --tail 0 --follow < /dev/null
                                                     what is said from now on
 
 \b

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, TextIO
 
@@ -108,7 +109,7 @@ class StdConsole:
     _blocking: dict[int, bool] = field(factory=dict, init=False)
     _lines: Lines = field(factory=Lines, init=False)
     _on_line: Callable[[str], object] | None = field(default=None, init=False)
-    _waiting: list[str] = field(factory=list, init=False)
+    _waiting: deque[str] = field(factory=deque, init=False)
     _input_over: bool = field(default=False, init=False)
     _output_over: bool = field(default=False, init=False)
     _ended: Waiters = field(factory=Waiters, init=False)
@@ -175,13 +176,13 @@ class StdConsole:
 
     def received(self, data: bytes) -> None:
         """Bytes of the input."""
-        self._waiting += self._lines.feed(data)
+        self._waiting.extend(self._lines.feed(data))
         self._give()
 
     def input_ended(self) -> None:
         """No more bytes."""
         self._input_over = True
-        self._waiting += self._lines.end()
+        self._waiting.extend(self._lines.end())
         self._give()
 
     def output_lost(self) -> None:
@@ -192,7 +193,7 @@ class StdConsole:
     def _give(self) -> None:
         """Gives lines for as long as they are wanted."""
         while self._waiting and self._on_line is not None:
-            self._on_line(self._waiting.pop(0))
+            self._on_line(self._waiting.popleft())
         if self._input_over and not self._waiting:
             self._ended.release()
 

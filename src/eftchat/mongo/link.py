@@ -82,6 +82,8 @@ class Link:
 
     _known: list[Host] = attrs.field(factory=list, init=False)
     _pool: Any = attrs.field(default=None, init=False)
+    _aim: tuple[Any, float] = attrs.field(default=(None, 0.0), init=False)
+    """The primary for which the pool was opened, and when."""
     _since: dict[object, float] = attrs.field(factory=dict, init=False)
     """When each call that is under way began."""
     _timer: Any = attrs.field(default=None, init=False)
@@ -94,11 +96,8 @@ class Link:
         self._open(at)
 
     async def read(self, command: Document) -> dict[str, Any]:
-        """The server's answer to a command that changes nothing; asked twice where the first was lost."""
-        try:
-            return await self._call(command, None, self.deadlines.read)
-        except Lost:
-            return await self._call(command, None, self.deadlines.read)
+        """The server's answer to a command that changes nothing. Not asked again when it is lost."""
+        return await self._call(command, None, self.deadlines.read)
 
     async def write(
         self, command: Document, documents: Mapping[str, Sequence[Any]] | None = None
@@ -116,10 +115,17 @@ class Link:
         return answer
 
     async def rows(self, command: Document) -> list[dict[str, Any]]:
-        """All documents of a `find` or `aggregate`, seen by a majority."""
+        """All documents of a `find` or `aggregate`, seen by a majority; tried twice."""
+        try:
+            return await self._rows(command)
+        except Lost:
+            return await self._rows(command)
+
+    async def _rows(self, command: Document) -> list[dict[str, Any]]:
         answer = await self.read({**command, "readConcern": {"level": "majority"}})
         rows: list[dict[str, Any]] = answer["cursor"]["firstBatch"]
-        while answer["cursor"]["id"]:  # an answer has at most 16 MB
+        # An answer has at most 16 MB. A lost `getMore` must not be asked again: its batch would be skipped.
+        while answer["cursor"]["id"]:
             collection = answer["cursor"]["ns"].partition(".")[2]
             answer = await self.read({"getMore": answer["cursor"]["id"], "collection": collection})
             rows += answer["cursor"]["nextBatch"]
@@ -215,12 +221,16 @@ class Link:
         writable = [each.peer for each in seen if each.writable and (each.sharded or each is best)]
         if any(protocol.transport.getPeer() in writable for protocol in self._connected()):
             return
+        peer, since = self._aim
+        if peer == best.peer and self.reactor.seconds() - since < self.deadlines.connect:
+            return  # it is on its way there
         self.log.warn("The primary is now {host}: all connections are made anew", host=str(best))
         await self._drop()
         if not self._closed:
             self._open(best)
 
     def _open(self, at: Seen) -> None:
+        self._aim = (at.peer, self.reactor.seconds())
         hosts = dict.fromkeys([at.host, *self._known])
         self._pool = ConnectionPool(
             self.address.uri(hosts), pool_size=self.size, retry_delay=1.0, max_delay=1.0

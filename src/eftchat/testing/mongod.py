@@ -154,8 +154,8 @@ class ReplicaSet:
         own, as `name=value`.
         """
         found = find_mongod(program)
-        options = ("--replSet", "eftchat", "--oplogSize", "64")
-        options += tuple(word for each in (*_PATIENCE, *parameters) for word in ("--setParameter", each))
+        settings = (word for each in (*_PATIENCE, *parameters) for word in ("--setParameter", each))
+        options = ("--replSet", "eftchat", "--oplogSize", "64", *settings)
         made = cls(
             tuple(
                 Mongod(found, folder / f"member{n}", port, options)

@@ -40,7 +40,7 @@ _OPTIONS = {
     "autoPingInterval": PING,
     "autoPingTimeout": PING,
     "openHandshakeTimeout": 5.0,
-    "closeHandshakeTimeout": 1.0,
+    "closeHandshakeTimeout": 2.0,
     "serverConnectionDropTimeout": 1.0,
     "tcpNoDelay": True,
 }
