@@ -85,6 +85,12 @@ class Log:
     _idle: list[Promise[None]] = field(factory=list, init=False)
     away: bool = field(default=False, init=False)
     """The store could not be reached at the last try."""
+    refused: int = field(default=0, init=False)
+    """Drafts that found the queue full."""
+    doubted: int = field(default=0, init=False)
+    """Batches whose outcome was unknown and had to be read back."""
+    collisions: int = field(default=0, init=False)
+    """Batches that met a place or an identity that was taken."""
 
     @property
     def waiting(self) -> int:
@@ -107,6 +113,7 @@ class Log:
             return same.promise
         weight = draft.weight()
         if self._count >= self.bounds.queue or self._bytes + weight > self.bounds.queue_bytes:
+            self.refused += 1
             raise Overloaded("Too many messages are waiting; try again shortly", retry_after_ms=1_000)
         pending = queue.pending[draft.uuid] = _Pending(draft, self.loop.promise())
         self._waiting[draft.room] = None
@@ -231,6 +238,7 @@ class Log:
         return batch
 
     def _mark_doubtful(self, batch: Sequence[Message]) -> None:
+        self.doubted += 1
         self._doubt = list(batch)
         for message in batch:
             queue = self._queues[message.room]
@@ -250,6 +258,7 @@ class Log:
         return bool(found)
 
     def _collided(self, message: Message, taken: str) -> None:
+        self.collisions += 1
         queue = self._queues[message.room]
         if taken == "uuid":
             self._doubt = [message]

@@ -129,7 +129,9 @@ async def test_paths_lead_where_they_should(node: tuple[Node, str]) -> None:
 
 @pytest.mark.parametrize("protocols", [(), ("eftchat.v2",)], ids=["v1", "v2"])
 @pytest_twisted.ensureDeferred
-async def test_a_node_that_leaves_closes_with_1012(node: tuple[Node, str], protocols: tuple[str, ...]) -> None:
+async def test_a_node_that_leaves_closes_with_1012(
+    node: tuple[Node, str], protocols: tuple[str, ...]
+) -> None:
     talk = await dial(f"ws://{node[1]}/chat", *protocols)
     node[0].web.conversations.send_away()
     assert (await talk.closed.addTimeout(10, reactor))[0] == 1012

@@ -43,7 +43,9 @@ async def test_memory_stays_constant_while_200_stalled_sockets_miss_50_000_messa
 
     async def say(count: int, start: int) -> None:
         for first in range(start, start + count, AT_ONCE):
-            posts = [rooms.post(seat, f"u{n}", "text", {"text": "x" * 200}) for n in range(first, first + AT_ONCE)]
+            posts = [
+                rooms.post(seat, f"u{n}", "text", {"text": "x" * 200}) for n in range(first, first + AT_ONCE)
+            ]
             await posts[-1].wait()
 
     await say(10_000, 0)  # every buffer on the way is full by now

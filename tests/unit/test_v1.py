@@ -171,11 +171,22 @@ def test_a_newer_connection_reads_and_the_older_one_stays_open_and_silent() -> N
     newer = desk.v1()
     reconnect(newer, None)
     older.socket.take()
-    text(older, "from the older one")
+    text(newer, "from the newer one")
     desk.pass_time()
     assert older.socket.closed is None
     assert older.socket.take() == []
-    assert texts(newer.socket.take()) == ["from the older one"]
+    assert texts(newer.socket.take()) == ["from the newer one"]
+
+
+def test_what_a_silent_connection_sends_is_stored_and_acknowledged_to_it() -> None:
+    desk = Desk()
+    older = desk.v1(room="R", name="Bob", user="uB")
+    newer = desk.v1()
+    reconnect(newer, None)
+    older.socket.take()
+    text(older, "from the older one")
+    desk.pass_time()
+    assert texts(older.socket.take()) == texts(newer.socket.take()) == ["from the older one"]
 
 
 def test_frames_behind_a_reconnect_wait_for_it_and_keep_their_order() -> None:
