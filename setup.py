@@ -16,6 +16,7 @@ CORE = [
     "attrs >= 23.2",
     "click >= 8.1",
     "rich >= 13.7",
+    "prometheus-client >= 0.20",
 ]
 MONGODB = ["txmongo >= 24.0"]
 ROUTER = [
@@ -72,6 +73,8 @@ setup(
         "check": CHECK,
         "dev": DEV,
     },
-    entry_points={"console_scripts": ["eftchat = eftchat.cli:main"]},
+    entry_points={
+        "console_scripts": ["eftchat = eftchat.cli:main", "eftchat-sim = eftchat.testing.sim:main"]
+    },
     zip_safe=False,
 )

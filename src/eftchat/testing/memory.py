@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
+import msgspec
 
 from eftchat.domain.errors import NameTaken
 from eftchat.domain.messages import Claim, Member, Message, Room
@@ -82,12 +83,21 @@ class MemoryMembers:
     """`Members` in memory. `seconds` is the store's own clock, by which leases run out."""
 
     _seconds: Callable[[], float]
+    _ids: dict[str, tuple[str, float]] = attrs.field(factory=dict, init=False)
+    """Which node has each id, and until when."""
     _leases: dict[str, float] = attrs.field(factory=dict, init=False)
     _holds: dict[tuple[str, str], dict[str, Claim]] = attrs.field(factory=dict, init=False)
     """The claims on each (room, folded name), by holder: the living ones are all of one user."""
     _cut: set[Claim] = attrs.field(factory=set, init=False)
     """Lapsed claims whose name another user took over: no lease, however often renewed, revives them."""
     _joined: dict[tuple[str, str], int] = attrs.field(factory=dict, init=False)
+
+    async def enlist(self, id: str, node: str, ttl_ms: int) -> bool:
+        owner, until = self._ids.get(id, (node, 0.0))
+        if owner != node and until > self._seconds():
+            return False
+        self._ids[id] = node, self._seconds() + ttl_ms / 1000
+        return True
 
     async def renew(self, node: str, ttl_ms: int) -> None:
         self._leases[node] = self._seconds() + ttl_ms / 1000
@@ -125,8 +135,25 @@ class MemoryMembers:
                 found[folded] = living[0]
         return sorted(found.values(), key=lambda member: (member.name, member.user))
 
+    async def held(self, sessions: Sequence[str]) -> list[Claim]:
+        wanted = set(sessions) - {""}
+        return [hold for hold in self._kept() if hold.session in wanted]
+
+    async def hanging(self, node: str) -> list[Claim]:
+        return [hold for hold in self._kept() if hold.node == node]
+
+    async def adopt(self, sessions: Sequence[str], node: str) -> None:
+        for hold in await self.held(sessions):
+            moved = msgspec.structs.replace(hold, node=node)
+            self._holds[hold.room, hold.folded][hold.holder] = moved
+
+    def _kept(self) -> list[Claim]:
+        """All claims but those whose name another user took over."""
+        return [hold for holds in self._holds.values() for hold in holds.values() if hold not in self._cut]
+
     async def forget(self, node: str) -> None:
         self._leases.pop(node, None)
+        self._ids = {id: kept for id, kept in self._ids.items() if kept[0] != node}
         for place, holds in self._holds.items():
             self._holds[place] = {hold.holder: hold for hold in holds.values() if hold.node != node}
 

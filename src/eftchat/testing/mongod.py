@@ -84,6 +84,10 @@ class Mongod:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None and self.running else None
+
     def start(self) -> None:
         """Starts the process; it answers a little later (`wait`)."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +99,11 @@ class Mongod:
         ]  # fmt: skip
         die_with_us = functools.partial(_die_with_parent, os.getpid())
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, preexec_fn=die_with_us
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C is for whoever holds it, who may have things to finish first
+            preexec_fn=die_with_us,
         )
 
     def wait(self, deadline: float = 30.0) -> None:
