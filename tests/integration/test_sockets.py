@@ -135,3 +135,13 @@ async def test_a_node_that_leaves_closes_with_1012(
     talk = await dial(f"ws://{node[1]}/chat", *protocols)
     node[0].web.conversations.send_away()
     assert (await talk.closed.addTimeout(10, reactor))[0] == 1012
+
+
+@pytest_twisted.ensureDeferred
+async def test_metrics_are_served_in_the_format_of_prometheus(node: tuple[Node, str]) -> None:
+    await seated(f"ws://{node[1]}/chat", "R", "Ann")
+    response = await treq.get(f"http://{node[1]}/metrics", persistent=False)
+    lines = (await response.text()).splitlines()
+    assert 'eftchat_connections{dialect="v2"} 1.0' in lines
+    assert 'eftchat_readers{state="live"} 1.0' in lines
+    assert "eftchat_lease_held 1.0" in lines

@@ -7,8 +7,6 @@ from random import Random
 
 import psutil
 import pytest_twisted
-from tests.integration.crowd import eventually
-from tests.integration.raw import seated
 from twisted.internet import reactor
 
 from eftchat import sqlite
@@ -18,6 +16,8 @@ from eftchat.bridge.site import site
 from eftchat.ops.loop import TwistedLoop
 from eftchat.rooms import Rooms
 from eftchat.wamp.bus import NoBus
+from tests.integration.crowd import eventually
+from tests.integration.raw import seated
 
 STALLED = 200
 MESSAGES = 50_000
