@@ -12,14 +12,17 @@ from attrs import define
 
 from eftchat.bridge.connection import Settings
 from eftchat.bridge.door import WebDoor
+from eftchat.bridge.farewell import Farewell
 from eftchat.bridge.protocol import Conversations
 from eftchat.bridge.site import site
 from eftchat.domain.errors import Unavailable
 from eftchat.domain.limits import Limits
 from eftchat.domain.names import room_key
-from eftchat.drain import Report, drain, within
+from eftchat.drain import Drain, Pace, Report, within
 from eftchat.lease import Lease
 from eftchat.ops.loop import TwistedLoop
+from eftchat.ops.metrics import NodeCollector, metrics_resource
+from eftchat.ops.watch import Watch
 from eftchat.ports import CannotStart, Members, Messages
 from eftchat.rooms import Rooms
 from eftchat.wamp.bus import WampBus
@@ -28,7 +31,7 @@ from eftchat.wamp.link import Link, RouterAddress
 from eftchat.wamp.procedures import Procedures
 
 LAST_WORDS = 2.0
-"""Seconds that the store has to take the farewell."""
+"""Seconds that the store has to take the farewell, and then to close: each at most a tenth of the grace."""
 
 
 class Store(Protocol):
@@ -44,7 +47,9 @@ class Store(Protocol):
 
 
 class NodeConfig(msgspec.Struct, frozen=True):
-    """What one node is told. `port` 0 takes a free one."""
+    """What one node is told. `port` 0 takes a free one. `grace`: seconds within which it leaves, all in all.
+    No two nodes of a cluster may run with the same `id`.
+    """
 
     id: str
     host: str
@@ -54,6 +59,7 @@ class NodeConfig(msgspec.Struct, frozen=True):
     routers: tuple[str, ...]
     limits: Limits = Limits()
     grace: float = 50.0
+    pace: Pace = Pace()
 
 
 async def open_store(reactor: Any, mongodb: str | None, folder: Path) -> Store:
@@ -62,8 +68,10 @@ async def open_store(reactor: Any, mongodb: str | None, folder: Path) -> Store:
         from eftchat import sqlite
 
         return await sqlite.connect(reactor, folder)
-    from eftchat import mongo  # an extra: the driver is there only where it is used
-
+    try:
+        from eftchat import mongo  # an extra: the driver is there only where it is used
+    except ModuleNotFoundError:
+        raise CannotStart("The MongoDB driver is not installed: pip install 'eftchat[mongodb]'") from None
     return await mongo.connect(reactor, mongodb)
 
 
@@ -78,6 +86,8 @@ class Node:
     lease: Lease
     web: WebDoor
     wamp: WampDoor
+    drain: Drain
+    watch: Watch
 
     async def start(self) -> int:
         """Serves raw clients; the port that they connect to. Raises CannotStart."""
@@ -87,21 +97,24 @@ class Node:
             raise CannotStart(f"The store does not answer ({error}): try again when it does") from None
         port = self.web.open()
         self.rooms.feeds.start()
+        self.watch.start()
         return port
 
     async def stop(self) -> Report:
-        """Leaves in good order."""
-        report = await drain(self.rooms, (self.web, self.wamp), self.loop, self.config.grace)
+        """Leaves in good order, within the grace. Once."""
+        last_words = min(LAST_WORDS, 0.1 * self.config.grace)
+        report = await self.drain.leave(self.config.grace - 2 * last_words)
+        self.watch.stop()
         self.lease.stop()
         self.rooms.feeds.stop()
         # Without a store to tell it to, the names are free when the lease lapses.
-        await within(self.loop, self._forget(), LAST_WORDS)
-        await within(self.loop, self.store.close(), LAST_WORDS)
+        await within(self.loop, self._forget(), last_words)
+        await within(self.loop, self.store.close(), last_words)
         return report
 
     async def _forget(self) -> None:
         try:
-            await self.store.members.forget(self.config.id)
+            await self.store.members.forget(self.rooms.node)
         except Unavailable:
             pass
 
@@ -109,33 +122,61 @@ class Node:
 def build(reactor: Any, config: NodeConfig, store: Store, rng: Random) -> Node:
     """A node over an open store, not started yet."""
     loop = TwistedLoop(reactor)
-    bus = WampBus(lambda room: room_key(room, config.secret))
-    rooms = Rooms(config.id, config.secret, store.messages, store.members, bus, loop, rng)
+    run = f"{config.id}.{rng.getrandbits(32):08x}"
+    bus = WampBus(lambda room: room_key(room, config.secret), run)
+    rooms = Rooms(run, config.secret, store.messages, store.members, bus, loop, rng)
     bus.listener = rooms
     conversations = Conversations(rooms, loop, Settings(config.id, config.limits))
     procedures = Procedures(rooms, loop, config.limits)
-    lease = Lease(rooms, loop, lapsing=lambda: _send_away(conversations, procedures))
-    pages = site(conversations, readiness(rooms, lease), reactor)
-    web = WebDoor(reactor, conversations, loop, pages, config.host, config.port)
+    lease = Lease(rooms, loop, lapsing=lambda: _send_away(conversations, procedures), id=config.id)
+    drain = Drain(rooms, loop, config.pace)
     links = [Link(reactor, loop, rng, RouterAddress(url, config.ticket)) for url in config.routers]
     wamp = WampDoor(config.id, loop, bus, procedures, links)
-    return Node(loop, config, store, rooms, lease, web, wamp)
+    ready = readiness(drain, lease)
+    metrics = metrics_resource(
+        NodeCollector(rooms, lease, conversations.counts, bus.troubles, wamp.routers_up)
+    )
+    pages = site(conversations, ready, reactor, status(drain, conversations, wamp, ready), metrics)
+    farewell = Farewell(loop, rng, lambda: conversations.open, config.pace.linger)
+    web = WebDoor(reactor, conversations, pages, config.host, config.port, farewell)
+    drain.doors = (web, wamp)
+    return Node(loop, config, store, rooms, lease, web, wamp, drain, Watch(rooms, lease, loop))
 
 
 def _send_away(conversations: Conversations, procedures: Procedures) -> None:
-    """The names of those inside do not count any more: they have to take them again, here or elsewhere."""
+    """The names of those inside do not count any more: they have to take them again, here or elsewhere. Those of
+    WAMP sessions do, perhaps, if other nodes see their router: they are looked up again."""
     conversations.send_away()
-    procedures.send_away()
+    procedures.visitors.forget()
 
 
-def readiness(rooms: Rooms, lease: Lease) -> Callable[[], str | None]:
+def readiness(drain: Drain, lease: Lease) -> Callable[[], str | None]:
     """What keeps a balancer from sending clients here, if anything."""
+    rooms = drain.rooms
 
     def problem() -> str | None:
-        if rooms.refusing:
+        if drain.leaving or rooms.refusing:
             return "leaving"
         if rooms.log.away or not lease.held:
             return "the store cannot be reached"
         return None
 
     return problem
+
+
+def status(
+    drain: Drain, conversations: Conversations, wamp: WampDoor, problem: Callable[[], str | None]
+) -> Callable[[], dict[str, Any]]:
+    """What a node says of itself to operators; no names of rooms or people, no secrets."""
+
+    def shown() -> dict[str, Any]:
+        return {
+            "node": wamp.node,
+            "problem": problem(),
+            "leaving": drain.leaving,
+            "clients": {**conversations.counts(), "wamp": wamp.procedures.seated},
+            "waiting": drain.rooms.log.waiting,
+            "routers": {link.address.url: link.state for link in wamp.links},
+        }
+
+    return shown

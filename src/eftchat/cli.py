@@ -11,6 +11,8 @@ import click
 
 from eftchat import __version__
 from eftchat.client.command import chat_command
+from eftchat.cluster.command import cluster_command
+from eftchat.commands import node_command, router_command
 from eftchat.domain.limits import Limits
 from eftchat.ops.config import environment
 from eftchat.ops.logs import Format, begin
@@ -21,7 +23,7 @@ Main = Callable[[Any], Coroutine[Any, Any, int]]
 
 
 def run(main: Main) -> NoReturn:
-    """Runs the coroutine on the reactor and exits with its result; CannotStart is one plain line and exit 1."""
+    """Runs the coroutine on the reactor and exits with its result; CannotStart is one plain line and its status."""
     from twisted.internet import reactor as installed
     from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure
@@ -30,12 +32,12 @@ def run(main: Main) -> NoReturn:
     result: list[int] = []
 
     def failed(failure: Failure) -> None:
-        if failure.check(CannotStart):
+        if isinstance(failure.value, CannotStart):
             click.echo(f"eftchat: {failure.value}", err=True)
-        else:
-            click.echo(
-                f"eftchat: this should not happen; please report it\n{failure.getTraceback()}", err=True
-            )
+            result.append(failure.value.status)
+            return
+        text = f"eftchat: this should not happen; please report it\n{failure.getTraceback()}"
+        click.echo(text, err=True)
         result.append(1)
 
     def begin_main() -> None:
@@ -95,6 +97,9 @@ def up(log_level: str, log_format: Format, post_rate: float, **options: Any) -> 
 
 
 main.add_command(chat_command(run, stop_requested))
+main.add_command(node_command(run))
+main.add_command(router_command(run))
+main.add_command(cluster_command(run, environment))
 
 
 if __name__ == "__main__":

@@ -19,45 +19,18 @@ messages in).
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
-from typing import Protocol
 
 import msgspec
 from attrs import define, field
 
 from eftchat.domain.backoff import full_jitter
 from eftchat.domain.errors import Unavailable
-from eftchat.domain.messages import Message, Presence, Room
+from eftchat.domain.messages import Message, Room
 from eftchat.domain.timeline import judge
-from eftchat.ports import Bus, Loop, Messages, Promise, Timer
-
-
-class Dialect(Protocol):
-    """How one kind of client wants to be told; one object a node, so that bytes are made once."""
-
-    def message(self, room: Room, message: Message) -> bytes:
-        """One message, encoded; the feed keeps it for all readers of the dialect."""
-
-    def pack(self, room: Room, encoded: Sequence[bytes]) -> bytes:
-        """Encoded messages as what goes over the wire in one write."""
-
-    def presence(self, room: Room, presence: Presence) -> bytes | None:
-        """Who came or went, ready for the wire; None when these clients do not want to know."""
-
-
-class Outlet(Protocol):
-    """The way out to one reader, a socket. Whoever owns it calls `Feed.wake` when it is writable again."""
-
-    @property
-    def dialect(self) -> Dialect: ...
-
-    def writable(self) -> bool:
-        """False while the transport's buffer is full."""
-
-    def write(self, data: bytes) -> None:
-        """Hands bytes made by the dialect to the transport."""
+from eftchat.ports import Bus, Dialect, Loop, Messages, Outlet, Promise, Timer
 
 
 class Reach(msgspec.Struct, frozen=True):
@@ -92,6 +65,14 @@ class Reader:
     cursor: int
     closed: bool = False
     catching_up: bool = False
+    missed: bool = False
+    """It may have missed who came or went: it gets the roster."""
+
+    def state(self) -> str:
+        """`live`, `behind` or `stalled`."""
+        if not self.outlet.writable():
+            return "stalled"
+        return "live" if self.cursor >= self.feed.head else "behind"
 
     def wake(self) -> None:
         """The transport wants more."""
@@ -113,6 +94,8 @@ class Feed:
     target: int = 0
     """The log is known to reach this far; ahead of `head` while a hole is being read."""
     readers: dict[Reader, None] = field(factory=dict, init=False)
+    stirred: bool = field(default=False, init=False)
+    """Somebody came or went since this was taken back."""
     _ring: deque[_Entry] = field(factory=deque, init=False)
     _ring_bytes: int = field(default=0, init=False)
     _pulling: bool = field(default=False, init=False)
@@ -136,6 +119,8 @@ class Feed:
 
     def wake(self, reader: Reader) -> None:
         """Moves a reader on from its cursor, as far as its transport takes it."""
+        if reader.missed:
+            self.feeds.lacking(self.room.id)
         if not reader.catching_up and not reader.closed and reader.cursor < self.head:
             reader.catching_up = True
             self.feeds.loop.spawn(self._catch_up(reader), "catching up")
@@ -153,17 +138,6 @@ class Feed:
         if self.head < self.target and not self._pulling:
             self._pulling = True
             self.feeds.loop.spawn(self._pull(), "reading a hole")
-
-    def announce(self, presence: Presence) -> None:
-        """Tells the readers who came or went; one whose transport is full misses it (it can ask `members`)."""
-        frames: dict[Dialect, bytes | None] = {}
-        for reader in list(self.readers):
-            dialect = reader.outlet.dialect
-            if dialect not in frames:
-                frames[dialect] = dialect.presence(self.room, presence)
-            frame = frames[dialect]
-            if frame is not None and reader.outlet.writable():
-                reader.outlet.write(frame)
 
     # -- moving the head -------------------------------------------------------------------------------
 
@@ -271,12 +245,14 @@ class Feeds:
     loop: Loop
     rng: Random
     reach: Reach = Reach()
+    lacking: Callable[[str], object] = lambda room: None
+    """Called with a room whose reader, writable again, missed who came or went."""
     _feeds: dict[str, Feed] = field(factory=dict, init=False)
     _opening: dict[str, Promise[Feed]] = field(factory=dict, init=False)
     _seen: dict[str, int] = field(factory=dict, init=False)
     """How far the log of a room that is being opened was heard to reach."""
     _closing: dict[str, Timer] = field(factory=dict, init=False)
-    _stale: set[str] = field(factory=set, init=False)
+    _stale: dict[str, None] = field(factory=dict, init=False)
     _timer: Timer | None = field(default=None, init=False)
     _checking: bool = field(default=False, init=False)
 
@@ -293,6 +269,13 @@ class Feeds:
             timer.cancel()
         self._closing.clear()
         self._feeds.clear()
+
+    def reading(self) -> Counter[str]:
+        """How many readers are `live`, `behind` (reading on) or `stalled` (their transport is full)."""
+        return Counter(reader.state() for feed in self._feeds.values() for reader in feed.readers)
+
+    def __len__(self) -> int:
+        return len(self._feeds)
 
     def get(self, room: str) -> Feed | None:
         """The open feed of a room."""
@@ -335,17 +318,11 @@ class Feeds:
         elif room in self._seen:
             self._seen[room] = max(self._seen[room], messages[-1].seq)
 
-    def announce(self, room: str, presence: Presence) -> None:
-        """Somebody came or went."""
-        feed = self._feeds.get(room)
-        if feed is not None:
-            feed.announce(presence)
-
     def check_soon(self, room: str) -> None:
         """Events of the room may have been missed: compare its head with the store's now."""
         if not self._stale:
             self.loop.call_later(0, lambda: self.loop.spawn(self._check_stale(), "checking heads"))
-        self._stale.add(room)
+        self._stale[room] = None
 
     async def pause(self, attempt: int) -> None:
         """Waits before the store is asked again."""
@@ -380,7 +357,7 @@ class Feeds:
             self.loop.spawn(self._check(list(self._feeds)), "checking heads")
 
     async def _check_stale(self) -> None:
-        rooms, self._stale = self._stale, set()
+        rooms, self._stale = self._stale, {}
         await self._check([room for room in rooms if room in self._feeds])
 
     async def _check(self, rooms: list[str]) -> None:

@@ -85,17 +85,26 @@ class Log:
     _idle: list[Promise[None]] = field(factory=list, init=False)
     away: bool = field(default=False, init=False)
     """The store could not be reached at the last try."""
+    appended: int = field(default=0, init=False)
+    """Messages that became durable through this node."""
     refused: int = field(default=0, init=False)
     """Drafts that found the queue full."""
     doubted: int = field(default=0, init=False)
     """Batches whose outcome was unknown and had to be read back."""
     collisions: int = field(default=0, init=False)
     """Batches that met a place or an identity that was taken."""
+    durable: int = field(default=0, init=False)
+    """Drafts that became durable, or turned out to be."""
 
     @property
     def waiting(self) -> int:
         """Drafts that are accepted and not yet known to be durable."""
         return self._count
+
+    @property
+    def waiting_bytes(self) -> int:
+        """About how much memory they take."""
+        return self._bytes
 
     def post(self, draft: Draft) -> Promise[Posted]:
         """Accepts a draft; the promise is kept when it is durable on a majority.
@@ -281,6 +290,8 @@ class Log:
             if queue.pending:
                 self._waiting[room] = None  # at the end: every room has its turn
             self.observe(part)
+        self.durable += len(settled)
+        self.appended += len(settled)
         for pending, _ in settled:
             self._count -= 1
             self._bytes -= pending.draft.weight()

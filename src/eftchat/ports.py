@@ -64,8 +64,14 @@ class Messages(Protocol):
 class Members(Protocol):
     """Who holds which name in which room, by leases. Names compare by their folded form.
 
-    A claim counts as long as the lease of its node runs; the store's own clock decides, not the caller's.
+    A claim counts as long as the lease of its node runs; the store's own clock decides, not the caller's. A node
+    is one run of a process: what is started again is another node, which may ask for the same id. The claim of a
+    WAMP session hangs on the lease of its router instead, which all nodes on that router renew.
     """
+
+    async def enlist(self, id: str, node: str, ttl_ms: int) -> bool:
+        """The id by which operators know a node is this node's for `ttl_ms` from now. Returns False, and changes
+        nothing, while it is another's."""
 
     async def renew(self, node: str, ttl_ms: int) -> None:
         """The lease of `node` runs for `ttl_ms` from now. Creates it when there is none."""
@@ -84,8 +90,18 @@ class Members(Protocol):
     async def present(self, room: str) -> list[Member]:
         """The members with a living hold, by name."""
 
+    async def held(self, sessions: Sequence[str]) -> list[Claim]:
+        """What these WAMP sessions hold, also on a lease that has lapsed, until somebody clears it or another user
+        takes the name."""
+
+    async def hanging(self, node: str) -> list[Claim]:
+        """All claims on this lease, as in `held`."""
+
+    async def adopt(self, sessions: Sequence[str], node: str) -> None:
+        """What these WAMP sessions hold (see `held`) hangs on the lease of `node` from now on."""
+
     async def forget(self, node: str) -> None:
-        """The node leaves in good order: its lease and all claims on it end now."""
+        """The node leaves in good order: its lease, all claims on it, and its hold on its id end now."""
 
     async def lapsed(self) -> list[Claim]:
         """Clears the claims whose leases ran out; returns, each once over all nodes, those that were the
@@ -108,8 +124,8 @@ class Bus(Protocol):
     def publish(self, room: Room, messages: Sequence[Message]) -> None:
         """Tells everyone who watches the room, WAMP clients too, that its log now holds these (dense)."""
 
-    def announce(self, room: Room, presence: Presence) -> None:
-        """Tells everyone who watches the room who came or went."""
+    def announce(self, room: Room, presence: Presence, but: int | None = None) -> None:
+        """Tells everyone who watches the room who came, went or types; all but this WAMP session."""
 
 
 class BusListener(Protocol):
@@ -123,6 +139,36 @@ class BusListener(Protocol):
 
     def watching(self, room: str) -> None:
         """A watch has (again) become effective: what was published before may have been missed."""
+
+
+class Dialect(Protocol):
+    """How one kind of client wants to be told; one object a node, so that bytes are made once."""
+
+    def message(self, room: Room, message: Message) -> bytes:
+        """One message, encoded; the feed keeps it for all readers of the dialect."""
+
+    def pack(self, room: Room, encoded: Sequence[bytes]) -> bytes:
+        """Encoded messages as what goes over the wire in one write."""
+
+    def presence(self, room: Room, presence: Presence) -> bytes | None:
+        """Who came, went or types, ready for the wire; None when these clients do not want to know."""
+
+    def roster(self, room: Room, members: Sequence[Member]) -> bytes | None:
+        """All who are in the room, ready for the wire; None, whoever they are, when these clients do not want to
+        know."""
+
+
+class Outlet(Protocol):
+    """The way out to one reader, a socket. Whoever owns it calls `Feed.wake` when it is writable again."""
+
+    @property
+    def dialect(self) -> Dialect: ...
+
+    def writable(self) -> bool:
+        """False while the transport's buffer is full."""
+
+    def write(self, data: bytes) -> None:
+        """Hands bytes made by the dialect to the transport."""
 
 
 class Timer(Protocol):
@@ -164,3 +210,6 @@ class Loop(Protocol):
 
 class CannotStart(Exception):
     """Something that is needed is missing, taken or unusable. The text says what, and what to do, in one line."""
+
+    status = 1
+    """What the process exits with."""

@@ -27,12 +27,17 @@ from eftchat.domain.messages import (
     Presence,
     Room,
     Tail,
+    Typing,
 )
 from eftchat.feeds import Feed, Feeds
 from eftchat.log import Log
-from eftchat.ports import Bus, Loop, Members, Messages, Promise
+from eftchat.ports import Bus, Loop, Members, Messages, Outlet, Promise
+from eftchat.rosters import Rosters
 
 KNOWN_ROOMS = 50_000
+LEASE_MS = 10_000
+TYPING_AGAIN = 1.0
+"""Seconds in which "still typing" is told once."""
 READ_LAG = 10.0
 """Seconds by which a majority read may be behind what clients were already shown."""
 
@@ -41,7 +46,8 @@ class Ask(msgspec.Struct, frozen=True):
     """What a client says at the door of a room. `holder` names its connection, unique in the cluster.
 
     `start` says what it has: a cursor, or nothing but the newest messages. With `remember`, the place where this
-    user first began to read the room is kept, and serves where there is no (valid) start.
+    user first began to read the room is kept, and serves where there is no (valid) start. What a WAMP `session`
+    asks for hangs on the `lease` of its router; else it is this node's.
     """
 
     room: names.Name
@@ -52,6 +58,8 @@ class Ask(msgspec.Struct, frozen=True):
     history: int = 100
     remember: bool = False
     returning: bool = False
+    session: str = ""
+    lease: str = ""
 
 
 @define(eq=False)
@@ -61,6 +69,8 @@ class Seat:
     room: Room
     member: Member
     claim: Claim
+    typing: bool = False
+    typing_at: float = 0.0
 
 
 @define(eq=False)
@@ -95,11 +105,21 @@ class Rooms:
     """Set while the node leaves: who asks to join is sent elsewhere."""
     fenced: bool = field(default=False, init=False)
     """Set while the node's lease may have lapsed: a name that is taken here would not count."""
+    releasing: int = field(default=0, init=False)
+    """Names that are being let go at the moment."""
+    resets: int = field(default=0, init=False)
+    """Cursors that belonged to no log here: their readers had to start afresh."""
+    rosters: Rosters = field(init=False)
+    _ttl_ms: int = field(default=LEASE_MS, init=False)
+    _shared: dict[str, None] = field(factory=dict, init=False)
+    """Leases that this node renews together with others."""
     _known: OrderedDict[str, Room] = field(factory=OrderedDict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.log = Log(self.messages, self.loop, self.rng, self._stored)
         self.feeds = Feeds(self.messages, self.bus, self.loop, self.rng)
+        self.rosters = Rosters(lambda room: self.members.present(room), self.feeds, self.loop, self.rng)
+        self.feeds.lacking = self.rosters.bring
 
     # -- what doors ask --------------------------------------------------------------------------------
 
@@ -111,11 +131,13 @@ class Rooms:
             raise Unavailable("This node cannot reach the store; connect again", retry_after_ms=0)
         room = await self.open(ask.room)
         member = Member(ask.user, ask.member.shown)
-        seat = Seat(room, member, Claim(room.id, ask.member.folded, member, ask.holder, self.node))
+        lease = ask.lease or self.node
+        seat = Seat(room, member, Claim(room.id, ask.member.folded, member, ask.holder, lease, ask.session))
         first = await self._claim(seat)
         try:
             feed = await self.feeds.open(room)
             cursor, resumed = await self._start(feed, ask)
+            self.resets += not resumed
             present = await self.members.present(room.id)
         except BaseException:
             self.leave(seat)
@@ -178,7 +200,15 @@ class Rooms:
 
     def leave(self, seat: Seat) -> None:
         """Lets the name go, soon; tells the room when that was the member's last connection."""
-        self.loop.spawn(self._release(seat), "releasing a name")
+        self.loop.spawn(self.let_go(seat), "releasing a name")
+
+    async def let_go(self, seat: Seat) -> None:
+        """The same; done when the name is let go, or this node gives up because it leaves."""
+        self.releasing += 1
+        try:
+            await self._release(seat)
+        finally:
+            self.releasing -= 1
 
     async def _release(self, seat: Seat) -> None:
         last, attempt = None, 0
@@ -193,6 +223,31 @@ class Rooms:
                 attempt += 1
         if last:
             self.announce(seat.room, Left(seat.member))
+        elif seat.typing:
+            self.announce(seat.room, Typing(seat.member, False))
+
+    async def seat(self, claim: Claim) -> Seat:
+        """The place that a claim stands for, which another node may have made. May raise Unavailable."""
+        return Seat(await self._of(claim), claim.member, claim)
+
+    async def _of(self, claim: Claim) -> Room:
+        """The room that a claim is in. It is there: somebody has claimed a name in it."""
+        feed = self.feeds.get(claim.room)
+        known = self._known.get(claim.room) if feed is None else feed.room
+        return known or await self.messages.open(claim.room, claim.room, "")
+
+    def typing(self, seat: Seat, on: bool, outlet: Outlet | None = None, session: int | None = None) -> None:
+        """Tells the others that the member types, or stopped; not the connection that it comes from. What is known
+        already is not told again at once."""
+        now = self.loop.seconds()
+        # A WAMP session may say "on" here and "off" elsewhere: nothing that it says is known already.
+        known = on == seat.typing and not seat.claim.session
+        if known and (not on or now - seat.typing_at < TYPING_AGAIN):
+            return
+        seat.typing, seat.typing_at = on, now
+        presence = Typing(seat.member, on)
+        self.bus.announce(seat.room, presence, session)
+        self.rosters.announce(seat.room.id, presence, outlet)
 
     def post(self, seat: Seat, uuid: str, kind: Kind, body: Body) -> Promise[Posted]:
         """Puts a message into the room's log; kept when it is durable. Raises Overloaded.
@@ -255,7 +310,7 @@ class Rooms:
     def announce(self, room: Room, presence: Presence) -> None:
         """Tells everyone in the cluster who came or went."""
         self.bus.announce(room, presence)
-        self.feeds.announce(room.id, presence)
+        self.rosters.announce(room.id, presence)
 
     def arrived(self, room: str, epoch: str, messages: Sequence[Message]) -> None:
         """Another node stored these. Of another epoch they are of another log: not for these readers."""
@@ -265,16 +320,33 @@ class Rooms:
             self.feeds.deliver(room, messages)
 
     def noticed(self, room: str, presence: Presence) -> None:
-        """Another node saw somebody come or go."""
-        self.feeds.announce(room, presence)
+        """Another node saw somebody come, go or type."""
+        self.rosters.announce(room, presence)
 
     def watching(self, room: str) -> None:
         """The bus was away from this room for a while, perhaps."""
         self.feeds.check_soon(room)
+        self.rosters.missed(room)
 
-    async def sweep(self, ttl_ms: int) -> None:
-        """Renews this node's lease and tells the rooms of members whose node died. May raise Unavailable."""
-        await self.members.renew(self.node, ttl_ms)
+    # -- leases ----------------------------------------------------------------------------------------
+
+    async def renew(self, ttl_ms: int) -> None:
+        """Renews the lease of this node, and those that it keeps up with others. May raise Unavailable."""
+        self._ttl_ms = ttl_ms
+        for lease in (self.node, *self._shared):
+            await self.members.renew(lease, ttl_ms)
+
+    async def share(self, lease: str) -> None:
+        """Renews this lease now, and from now on with the node's own. May raise Unavailable; it is kept up then,
+        too."""
+        self._shared[lease] = None
+        await self.members.renew(lease, self._ttl_ms)
+
+    def part(self, lease: str) -> None:
+        """Leaves this lease to others."""
+        self._shared.pop(lease, None)
+
+    async def sweep(self) -> None:
+        """Tells the rooms of members whose leases have lapsed. May raise Unavailable."""
         for claim in await self.members.lapsed():
-            room = self._known.get(claim.room) or await self.messages.open(claim.room, claim.room, "")
-            self.announce(room, Left(claim.member))
+            self.announce(await self._of(claim), Left(claim.member))

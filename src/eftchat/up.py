@@ -13,14 +13,19 @@ from twisted.internet.defer import Deferred
 from eftchat import __version__
 from eftchat.app import Node, NodeConfig, build, open_store
 from eftchat.domain.limits import Limits
-from eftchat.drain import Report
+from eftchat.drain import Pace
 from eftchat.ops.secret import kept_secret
 from eftchat.ops.signals import stop_requested
 from eftchat.ports import CannotStart
-from eftchat.wamp.router import RouterProcess
+from eftchat.router import Router, RouterConfig
 from eftchat.wamp.router_settings import RouterSettings
 
 Say = Callable[[str], None]
+
+PACE = Pace(linger=0.0)
+"""There is no other node to go to: clients come back when this one does, but not all at once."""
+NODES_SHARE = 0.8
+"""The node's part of the grace. The router has the rest."""
 
 
 class UpConfig(msgspec.Struct, frozen=True):
@@ -41,51 +46,62 @@ async def up(reactor: Any, config: UpConfig, environment: Mapping[str, str], say
     stop = stop_requested(reactor)
     rng = SystemRandom()
     secret = _secret(config.data, rng)
-    settings = RouterSettings(
-        cbdir=config.data / "router",
-        client_interface=config.host,
-        client_port=config.router_port or free_port(reactor),
-        node_port=config.node_port or free_port(reactor),
-    )
+    settings = _router_settings(reactor, config)
     ticket = rng.randbytes(24).hex()
-    router = RouterProcess(
-        reactor, settings, ticket, environment, Random(rng.getrandbits(64)), _router_says(say)
-    )
+    router_config = RouterConfig(settings, ticket, (1 - NODES_SHARE) * config.grace, PACE)
+    router = Router.of(reactor, router_config, environment, Random(rng.getrandbits(64)), say)
     store = await open_store(reactor, config.mongodb, config.data)
     name = f"n{rng.getrandbits(32):08x}"
     node_config = NodeConfig(
-        name, config.host, config.port, secret, ticket, (settings.node_url,), config.limits, config.grace
+        id=name,
+        host=config.host,
+        port=config.port,
+        secret=secret,
+        ticket=ticket,
+        routers=(settings.node_url,),
+        limits=config.limits,
+        grace=NODES_SHARE * config.grace,
+        pace=PACE,
     )
     node = build(reactor, node_config, store, Random(rng.getrandbits(64)))
     try:
         port = await node.start()
-        _start(router)
+        serves = _start(router)
     except CannotStart:
         await node.stop()
         raise
     say(_banner(config, settings, name, port))
     try:
-        failed = _when_ready(router, node)
+        failed = _when_ready(serves, node)
         failed.addErrback(lambda failure: None if stop.called else stop.errback(failure))
         say(f"{await stop}: leaving ...")
     finally:
-        say(_farewell(await node.stop()))
+        say(f"left: {await node.stop()}")
         await router.stop()
     return 0
 
 
-def _start(router: RouterProcess) -> None:
+def _router_settings(reactor: Any, config: UpConfig) -> RouterSettings:
+    return RouterSettings(
+        cbdir=config.data / "router",
+        client_interface=config.host,
+        client_port=config.router_port or free_port(reactor),
+        node_port=config.node_port or free_port(reactor),
+    )
+
+
+def _start(router: Router) -> Deferred[None]:
     try:
-        router.start()
+        return router.start()
     except CannotStart as error:
         raise CannotStart(f"The router cannot start: {error} (see --router-port and --node-port)") from None
 
 
-def _when_ready(router: RouterProcess, node: Node) -> Deferred[None]:
+def _when_ready(serves: Deferred[None], node: Node) -> Deferred[None]:
     """Opens the WAMP door when the router serves. Fires only to fail: with CannotStart."""
 
     async def follow() -> None:
-        await router.ready
+        await serves
         await node.wamp.open().wait()
 
     return Deferred.fromCoroutine(follow())
@@ -119,20 +135,3 @@ def _banner(config: UpConfig, settings: RouterSettings, name: str, port: int) ->
   data   {store}
 Talk:    eftchat chat ws://{config.host}:{port}/chat --room lobby --name Ann
 Stop:    Ctrl-C"""
-
-
-def _farewell(report: Report) -> str:
-    return (
-        f"left in {report.seconds:.1f} s: {report.told} clients told, {report.closed} closed, "
-        f"{report.finished} messages finished, {report.unfinished} not"
-    )
-
-
-def _router_says(say: Say) -> Callable[[str, str], None]:
-    def on_state(state: str, detail: str) -> None:
-        if state == "ready":
-            say("the WAMP door is open")
-        elif state in ("died", "restarting"):
-            say(f"the router {state}: {detail}")
-
-    return on_state

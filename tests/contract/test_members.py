@@ -290,3 +290,85 @@ async def test_two_first_joins_at_once_agree(store: Any) -> None:
     joining = [Deferred.fromCoroutine(view.first_joined("lobby", "ann", n)) for n, view in enumerate(views)]
     answers = [answer for _, answer in await DeferredList(joining, fireOnOneErrback=True)]
     assert len(set(answers)) == 1
+
+
+# ---- WAMP sessions, whose claims any node may have made ----------------------------------------------------
+
+
+def by(session: str, holder: str, member: Member = ANN, **where: str) -> Claim:
+    return Claim(where.get("room", "lobby"), "ann", member, holder, where.get("lease", "$r1"), session)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_session_holds_is_found_by_every_node(store: Any) -> None:
+    await store.members.renew("$r1", LONG)
+    mine = [by("7", "h1"), by("7", "h2", room="$other")]
+    for claim in [*mine, by("8", "h3", room="third"), hold("h4", "$r1", room="fourth")]:
+        await store.members.claim(claim)
+    found = await store.other_members.held(["7", "9", "", "$8"])
+    assert sorted(found, key=lambda claim: claim.holder) == mine
+    assert await store.other_members.held(["9"]) == await store.other_members.held([]) == []
+    assert await store.other_members.release(mine[0]) is True
+    assert await store.members.held(["7"]) == [mine[1]]
+    assert {claim.holder for claim in await store.members.hanging("$r1")} == {"h2", "h3", "h4"}
+    assert await store.members.hanging("7") == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_session_that_holds_one_name_twice_is_found_with_both(store: Any) -> None:
+    await store.members.renew("$r1", LONG)
+    for holder in ("h1", "h2"):
+        await store.members.claim(by("7", holder))
+    await store.members.claim(hold("h3", "$r1"))
+    assert {claim.holder for claim in await store.other_members.held(["7"])} == {"h1", "h2"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_hangs_on_a_lapsed_lease_is_found_until_somebody_else_has_the_name(
+    store: Any, until: Until
+) -> None:
+    await store.members.renew("$r1", SHORT)
+    await store.members.renew("n2", LONG)
+    await store.members.claim(by("7", "h1"))
+    await until(lambda: gone(store))
+    assert await store.other_members.held(["7"]) == await store.members.hanging("$r1") == [by("7", "h1")]
+    await store.members.claim(hold("h2", "n2", BOB))
+    assert await store.other_members.held(["7"]) == await store.members.hanging("$r1") == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_lapsed_claim_of_a_session_tells_which_session_it_was(store: Any, until: Until) -> None:
+    await store.members.renew("$r1", SHORT)
+    await store.members.claim(by("7", "h1"))
+    await until(lambda: gone(store))
+    assert await store.members.lapsed() == [by("7", "h1")]
+    assert await store.members.held(["7"]) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_session_holds_can_be_moved_to_another_lease(store: Any, until: Until) -> None:
+    await store.members.renew("$r1", SHORT)
+    await store.members.renew("$r2", LONG)
+    for claim in (by("7", "h1"), by("8", "h2", room="second"), hold("h3", "$r1", room="third")):
+        await store.members.claim(claim)
+    await store.other_members.adopt(["7", "9", ""], "$r2")
+    await until(lambda: gone(store, "second"))
+    assert await store.members.present("lobby") == [ANN]
+    assert (
+        await store.members.hanging("$r2") == await store.members.held(["7"]) == [by("7", "h1", lease="$r2")]
+    )
+    assert {claim.room for claim in await store.members.lapsed()} == {"second", "third"}
+    assert await store.members.release(by("7", "h1", lease="$r2")) is True
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_name_that_another_user_has_is_not_moved_back(store: Any, until: Until) -> None:
+    await store.members.renew("$r1", SHORT)
+    await store.members.renew("$r2", LONG)
+    await store.members.claim(by("7", "h1"))
+    await until(lambda: gone(store))
+    await store.members.claim(hold("h2", "$r2", BOB))
+    await store.members.adopt(["7"], "$r2")
+    assert await store.members.present("lobby") == [BOB]
+    assert await store.members.held(["7"]) == []
+    assert await store.members.lapsed() == [by("7", "h1")]

@@ -17,6 +17,10 @@ from eftchat.wamp.router import RouterProcess, RouterSettings, RouterUnavailable
 ROUTER_TEMPLATE = Path(__file__).parents[2] / "crossbar"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="the long form of the cluster's tests")
+
+
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
     """Gives a port that nobody listens on, another one at each call."""

@@ -11,7 +11,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from eftchat.domain.limits import Limits
-from eftchat.domain.messages import Message, Presence, Room
+from eftchat.domain.messages import Member, Message, Presence, Room
 from eftchat.domain.names import Name, name, room_key
 from eftchat.ops.loop import TwistedLoop
 from eftchat.rooms import Ask, Joined, Rooms
@@ -48,6 +48,8 @@ class Core:
     bus: WampBus
     procedures: Procedures
     links: list[Link]
+    lease_ms: int = 600_000
+    """It is not renewed."""
 
     @property
     def link(self) -> Link:
@@ -56,7 +58,7 @@ class Core:
 
     async def up(self) -> None:
         """Started, and on its routers."""
-        await self.rooms.sweep(600_000)
+        await self.rooms.renew(self.lease_ms)
         for link in self.links:
             link.start()
         await until(lambda: all(link.state == "up" for link in self.links))
@@ -81,15 +83,15 @@ def core(
 ) -> Core:
     """A node that is not started yet."""
     loop = TwistedLoop(reactor)
-    bus = WampBus(partial(room_key, secret=SECRET))
+    bus = WampBus(partial(room_key, secret=SECRET), node)
     rooms = Rooms(node, SECRET, store.messages, store.members, bus, loop, Random(node))
     bus.listener = rooms
     procedures = Procedures(rooms, loop, limits)
     addresses = [where] if isinstance(where, RouterAddress) else where
     links = [Link(reactor, loop, Random(node), address) for address in addresses]
-    for number, link in enumerate(links):
+    for link in links:
         bus.lines.append(link)
-        procedures.serve(number, link)
+        procedures.serve(link)
     return Core(rooms, bus, procedures, links)
 
 
@@ -112,6 +114,9 @@ class Reader:
 
     def presence(self, room: Room, presence: Presence) -> None:
         self.presences.append(presence)
+
+    def roster(self, room: Room, members: Sequence[Member]) -> None:
+        """It wants to hear of each."""
 
     def writable(self) -> bool:
         return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from random import Random
 from typing import Any
@@ -57,11 +57,13 @@ class Crowd:
     """Some clients of each door in each of some rooms."""
 
     chat_url: str
-    wamp_url: str
+    wamp_url: str | Sequence[str]
     rooms: tuple[str, ...] = ("one", "two")
     v1_each: int = 2
     v2_each: int = 3
     wamp_each: int = 0
+    every: float = 0.0
+    """Seconds from one message of a client to its next; 0: as soon as it is acknowledged."""
     v1: list[V1Client] = field(factory=list, init=False)
     v2: list[V2Client] = field(factory=list, init=False)
     wamp: list[WampClient] = field(factory=list, init=False)
@@ -91,15 +93,21 @@ class Crowd:
         await gatherResults([client.joined for client in [*self.v1, *self.wamp]]).addTimeout(60, reactor)
 
     def talk(self, messages: float = inf) -> None:
-        """Everyone sends that many, as fast as they are acknowledged; without a number, until `hush`."""
-        for client in [*self.v1, *self.v2, *self.wamp]:
-            self._talking.append(Deferred.fromCoroutine(self._talk(client, messages)))
+        """Everyone sends that many; without a number, until `hush`."""
+        everyone = [*self.v1, *self.v2, *self.wamp]
+        for number, client in enumerate(everyone):
+            begin = deferLater(reactor, self.every * number / len(everyone))
+            begin.addCallback(lambda _, client=client: Deferred.fromCoroutine(self._talk(client, messages)))
+            self._talking.append(begin)
 
     async def _talk(self, client: Any, messages: float) -> None:
         number = 0
         while not self._quiet and number < messages:
             number += 1
+            due = reactor.seconds() + self.every
             self.acknowledged[client.room].append(await client.send(f"{client.name} says {number}"))
+            if self.every:
+                await deferLater(reactor, max(0.0, due - reactor.seconds()))
 
     async def more(self, count: int, seconds: float = 60.0) -> None:
         """Waits until that many more messages were acknowledged."""

@@ -156,7 +156,7 @@ async def test_a_topic_given_up_and_wanted_again_is_heard_once(router: RouterPro
         link.listen(
             topic,
             lambda args, _, turn=turn: heard.append((turn, *args)),
-            lambda turn=turn: effective.append(turn),
+            lambda subscription, turn=turn: effective.append(turn),
         )
         if turn != "third":
             link.unlisten(topic)

@@ -70,7 +70,7 @@ class V1Client:
             self._say("textMessage", **params)
 
     def _say(self, method: str, **params: Any) -> None:
-        if self._protocol is None or not self._protocol.is_open:
+        if self._protocol is None or self._protocol.state != WebSocketClientProtocol.STATE_OPEN:
             return
         self._count += 1
         me = {"userId": self.user, "roomName": self.room, "userName": self.name}

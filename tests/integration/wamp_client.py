@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -18,7 +19,8 @@ class WampClient:
     """Joins one room and keeps up with it, through any number of restarts of router and node."""
 
     reactor: Any
-    url: str
+    url: str | Sequence[str]
+    """Of a router, or of several, tried in turn."""
     room: str
     user: str
     name: str
@@ -31,15 +33,12 @@ class WampClient:
     _stopped: bool = field(default=False, init=False)
 
     def start(self) -> None:
-        transport = {
-            "type": "websocket",
-            "url": self.url,
-            "serializers": ["cbor"],
-            "max_retries": -1,
-            "initial_retry_delay": 0.3,
-            "max_retry_delay": 2.0,
-        }
-        self._component = Component(transports=[transport], realm="eftchat")
+        urls = [self.url] if isinstance(self.url, str) else self.url
+        common = {"type": "websocket", "serializers": ["cbor"], "max_retries": -1}
+        delays = {"initial_retry_delay": 0.3, "max_retry_delay": 2.0}
+        self._component = Component(
+            transports=[{**common, **delays, "url": url} for url in urls], realm="eftchat"
+        )
         self._component.on("join", self._on_join)
         self._component.on("leave", self._on_leave)
         self._component.start(self.reactor).addErrback(lambda _: None)

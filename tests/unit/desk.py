@@ -42,7 +42,7 @@ class RecordingBus:
     def publish(self, room: Room, messages: Sequence[Message]) -> None:
         self.published.append((room.id, [message.seq for message in messages]))
 
-    def announce(self, room: Room, presence: Presence) -> None:
+    def announce(self, room: Room, presence: Presence, but: int | None = None) -> None:
         self.announced.append(presence)
 
 
@@ -131,8 +131,9 @@ class Desk:
 
     def pass_time(self, seconds: float = 0.0) -> None:
         """Lets time go by in small steps."""
-        for _ in range(10):
-            self.clock.advance(seconds / 10)
+        steps = max(10, round(seconds * 4))
+        for _ in range(steps):
+            self.clock.advance(seconds / steps)
 
     def _socket(self) -> tuple[Any, ...]:
         self._talks += 1

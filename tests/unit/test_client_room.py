@@ -19,6 +19,7 @@ from eftchat.client import (
     Member,
     Reset,
     Suspended,
+    Typing,
 )
 from tests.unit.fake_node import EPOCH, World, back, batch, message, pending, result, run, wait, world
 
@@ -324,6 +325,39 @@ def test_who_comes_and_goes_is_told_and_kept(here: World) -> None:
     line.notify("left", room="R", member=bob)
     assert room.members == [Member("ann", "Ann")]
     assert here.events[1:] == [Entered("R", Member("bob", "Bob")), Left("R", Member("bob", "Bob"))]
+
+
+def test_what_was_missed_of_that_is_told_when_the_node_says_who_is_here(here: World) -> None:
+    room, line = here.joined()
+    bob, cid, dan = ({"user": name.lower(), "name": name} for name in ("Bob", "Cid", "Dan"))
+    for member in (bob, cid):
+        line.notify("entered", room="R", member=member)
+    line.notify("members", room="R", members=[dan, bob])
+    assert room.members == [Member("dan", "Dan"), Member("bob", "Bob")]
+    assert [(type(event).__name__, event.member.name) for event in here.events[3:]] == [
+        ("Left", "Ann"),
+        ("Left", "Cid"),
+        ("Entered", "Dan"),
+    ]
+    line.notify("members", room="R", members=[dan, bob])
+    line.notify("members", room="elsewhere", members=[])
+    assert len(here.events) == 6
+
+
+def test_who_types_is_told_both_ways(here: World) -> None:
+    room, line = here.joined()
+    line.notify("typing", room="R", member={"user": "bob", "name": "Bob"}, on=True)
+    assert here.events[1:] == [Typing("R", Member("bob", "Bob"), True)]
+    assert room.members == [Member("ann", "Ann")]
+    typing = run(room.typing(True))
+    asked = line.take("typing")
+    assert asked["params"] == {"room": "R", "on": True}
+    line.answer(asked, {})
+    result(typing)
+    typing = run(room.typing(False))
+    line.drop()
+    result(typing)
+    result(run(room.typing(True)))
 
 
 def test_pages_can_be_looked_up_without_delivering_them(here: World) -> None:

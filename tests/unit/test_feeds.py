@@ -32,6 +32,9 @@ class Numbers:
     def presence(self, room: Room, presence: Presence) -> bytes | None:
         return None
 
+    def roster(self, room: Room, members: Sequence[Member]) -> bytes | None:
+        return None
+
 
 @define(eq=False)
 class Reading:

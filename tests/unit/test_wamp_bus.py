@@ -18,6 +18,9 @@ ANN = Member("uA", "Ann")
 MESSAGES, PRESENCE = "eftchat.room.kr.messages", "eftchat.room.kr.presence"
 
 
+MEMBER = {"user": "uA", "name": "Ann"}
+
+
 def message(seq: int, text: str = "hi") -> Message:
     return Message("r", seq, f"u{seq}", "text", "uA", "Ann", 17, {"text": text})
 
@@ -38,7 +41,7 @@ class Listener:
 
 def made(lines: int = 2) -> tuple[WampBus, list[FakeLine], Listener]:
     fakes = [FakeLine() for _ in range(lines)]
-    bus, listener = WampBus(lambda room: f"k{room}", list(fakes)), Listener()
+    bus, listener = WampBus(lambda room: f"k{room}", "n1", list(fakes)), Listener()
     bus.listener = listener
     return bus, fakes, listener
 
@@ -71,9 +74,24 @@ def test_events_go_to_every_line() -> None:
         (MESSAGES, schema.shown_batch(ROOM, [message(1), message(2)])),
         (
             PRESENCE,
-            {"event": "entered", "room": "R", "member": {"user": "uA", "name": "Ann"}, "returning": False},
+            {"event": "entered", "room": "R", "member": MEMBER, "returning": False, "id": "n1.1"},
         ),
     ]
+
+
+def test_who_came_or_went_is_heard_once_though_every_router_tells_it() -> None:
+    bus, lines, listener = made(3)
+    bus.watch(ROOM)
+    told = [Entered(ANN), Left(ANN), Entered(ANN)]
+    for presence in told:
+        bus.announce(ROOM, presence)
+    for line in lines:
+        for topic, payload in line.published:
+            line.event(topic, **payload)
+    assert listener.heard == [("r", presence) for presence in told]
+    lines[0].event(PRESENCE, **events.shown_presence(ROOM, Left(ANN)))
+    lines[1].event(PRESENCE, **events.shown_presence(ROOM, Left(ANN)))
+    assert listener.heard[3:] == [("r", Left(ANN))] * 2
 
 
 def test_a_large_batch_is_cut_into_events() -> None:

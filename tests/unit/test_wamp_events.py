@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from eftchat.domain.errors import BadParams
-from eftchat.domain.messages import Entered, Left, Member, Message, Room
+from eftchat.domain.messages import Entered, Left, Member, Message, Presence, Room, Typing
 from eftchat.wamp import events
 from eftchat.wire import schema
 
@@ -28,8 +28,11 @@ def test_what_is_written_is_what_is_heard() -> None:
     assert events.heard_messages("r", schema.shown_batch(ROOM, messages)) == ("e1", messages)
 
 
-@pytest.mark.parametrize("presence", [Entered(ANN), Entered(ANN, returning=True), Left(ANN)])
-def test_who_came_or_went_is_heard_as_it_was_told(presence: Entered | Left) -> None:
+@pytest.mark.parametrize(
+    "presence",
+    [Entered(ANN), Entered(ANN, returning=True), Left(ANN), Typing(ANN, True), Typing(ANN, False)],
+)
+def test_who_came_went_or_types_is_heard_as_it_was_told(presence: Presence) -> None:
     assert events.heard_presence(events.shown_presence(ROOM, presence)) == presence
 
 
@@ -84,7 +87,16 @@ def test_what_is_no_batch_is_refused(given: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [{}, {"event": "danced", "member": {"user": "u", "name": "n"}}, {"event": "left", "member": "Ann"}],
+    [
+        {},
+        {"event": "danced", "member": {"user": "u", "name": "n"}},
+        {"event": "left", "member": "Ann"},
+        {"event": "left"},
+        {"event": "entered", "member": {"user": "u"}},
+        {"event": "entered", "member": {"user": "u", "name": "n"}, "returning": 1},
+        {"event": "typing", "member": {"user": "u", "name": "n"}},
+        {"event": "typing", "member": {"user": "u", "name": "n"}, "on": "yes"},
+    ],
 )
 def test_what_is_no_presence_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(BadParams):

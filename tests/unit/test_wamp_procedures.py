@@ -17,7 +17,7 @@ from eftchat.domain.messages import Claim
 from eftchat.ops.loop import TwistedLoop
 from eftchat.testing.memory import MemoryMembers
 from eftchat.wamp.errors import refusal, refused
-from eftchat.wamp.procedures import GRACE, Procedures
+from eftchat.wamp.procedures import Procedures
 from eftchat.wire import uris
 from tests.unit.desk import Desk
 from tests.unit.lines import FakeLine
@@ -37,7 +37,8 @@ class House:
     def __attrs_post_init__(self) -> None:
         self.procedures = Procedures(self.desk.rooms, TwistedLoop(self.desk.clock), self.limits)
         for number, line in enumerate(self.lines):
-            self.procedures.serve(number, line)
+            self.procedures.serve(line)
+            line.comes_up(number)
 
     def ask(self, session: int, method: str, line: int = 0, **params: Any) -> Any:
         """What a session's call gives at once, in the time that the desk needs."""
@@ -101,20 +102,12 @@ def test_the_user_of_a_session_is_its_authid_unless_it_says_otherwise() -> None:
     assert house.ask(1, "members", room="R")["members"][1] == {"user": "uB", "name": "Bob"}
 
 
-def test_the_same_session_number_on_two_routers_is_two_sessions() -> None:
-    house = House()
-    house.join(1, "Ann", line=0)
-    with pytest.raises(ApplicationError) as error:
-        house.ask(1, "post", line=1, room="R", uuid="u1", body={"text": "hi"})
-    assert reason(error) == "not_joined"
-
-
 def test_the_names_of_a_session_that_left_are_free() -> None:
     house = House()
     house.join(1, "Ann")
     house.join(1, "Ann", room="S")
     house.join(2, "Bob")
-    house.lines[1].event(uris.SESSION_LEFT, 1)
+    house.lines[0].event(uris.SESSION_LEFT, 3)
     assert house.names() == ["Ann", "Bob"]
     house.lines[0].event(uris.SESSION_LEFT, 1)
     assert house.names() == ["Bob"]
@@ -150,7 +143,7 @@ def slow_house() -> tuple[House, SlowMembers]:
     house = House()
     members = SlowMembers(house.desk.clock.seconds)
     house.desk.rooms.members = members
-    TwistedLoop(house.desk.clock).spawn(members.renew("n1", 10_000_000), "lease")
+    TwistedLoop(house.desk.clock).spawn(house.desk.rooms.renew(10_000_000), "leases")
     return house, members
 
 
@@ -178,52 +171,6 @@ def test_rooms_that_are_being_joined_count() -> None:
     house.desk.pass_time()
     for answer in joining:
         now(answer)
-
-
-# ---- a router that is away ---------------------------------------------------------------------------------
-
-
-def test_those_who_left_while_the_line_was_down_are_found_when_it_is_back() -> None:
-    house = House()
-    house.join(1, "Ann")
-    house.join(2, "Bob")
-    house.lines[0].becomes("down")
-    house.desk.pass_time(GRACE / 2)
-    house.lines[0].present = [2, 3]
-    house.lines[0].effective(uris.SESSION_LEFT)
-    house.lines[0].becomes("up")
-    assert house.names() == ["Bob"]
-    house.desk.pass_time(GRACE * 2)
-    assert house.names() == ["Bob"]
-
-
-def test_a_line_that_falls_while_it_is_asked_changes_nothing() -> None:
-    house = House()
-    house.join(1, "Ann")
-    house.lines[0].present = None
-    house.lines[0].effective(uris.SESSION_LEFT)
-    assert house.names() == ["Ann"]
-
-
-def test_when_a_router_stays_away_its_sessions_are_gone() -> None:
-    house = House()
-    house.join(1, "Ann", line=0)
-    house.join(1, "Bob", line=1)
-    house.lines[0].becomes("down")
-    house.desk.pass_time(GRACE - 0.1)
-    assert house.names() == ["Ann", "Bob"]
-    house.desk.pass_time(0.2)
-    assert house.names() == ["Bob"]
-
-
-def test_when_a_line_is_stopped_its_sessions_are_gone_and_no_timer_is_left() -> None:
-    house = House()
-    house.lines[0].becomes("down")
-    house.join(1, "Ann")
-    house.lines[0].becomes("stopped")
-    assert house.names() == []
-    house.desk.rooms.feeds.stop()
-    assert house.desk.clock.getDelayedCalls() == []
 
 
 # ---- how much ----------------------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ from attrs import define, field
 from eftchat.domain.errors import ChatError, Internal, Overloaded
 from eftchat.domain.limits import Bucket, Limits
 from eftchat.domain.messages import Body, Kind, Posted
-from eftchat.feeds import Dialect, Reader
-from eftchat.ports import Loop, Promise
+from eftchat.feeds import Reader
+from eftchat.ports import Dialect, Loop, Promise
 from eftchat.rooms import Joined, Rooms, Seat
 
 REFUSED_KEPT = 1_000
@@ -84,6 +84,7 @@ class Conversation(ABC):
     """What the frames in the inbox wait for: joins, and debts of rate."""
     _inflight: int = field(default=0, init=False)
     _stopped: bool = field(default=False, init=False)
+    _deaf: bool = field(default=False, init=False)
     _bucket: Bucket = field(init=False)
     _holders: Iterator[int] = field(factory=count, init=False)
     _refused: dict[str, set[str]] = field(factory=dict, init=False)
@@ -97,8 +98,9 @@ class Conversation(ABC):
 
     def received(self, payload: bytes | None) -> None:
         """A whole text frame; None stands for a binary one, which no dialect has."""
-        self._inbox.append(payload)
-        self._go_on()
+        if not self._deaf:
+            self._inbox.append(payload)
+            self._go_on()
 
     def drained(self) -> None:
         """The socket is writable again."""
@@ -113,6 +115,15 @@ class Conversation(ABC):
         self._inbox.clear()
         for room in list(self.sittings):
             self.leave(room)
+
+    def last_orders(self) -> None:
+        """What came is finished; what comes from now on is as if it were never read."""
+        self._deaf = True
+
+    @property
+    def busy(self) -> bool:
+        """Whether something that came is not finished."""
+        return bool(self._inbox or self._held or self._inflight)
 
     # -- for the dialects ------------------------------------------------------------------------------
 

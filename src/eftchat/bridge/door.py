@@ -1,4 +1,4 @@
-"""The websocket door as the drain sees it: refuse newcomers, tell those inside, close."""
+"""The websocket door as the drain sees it: refuse newcomers, tell those inside, see them off, close."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 
+from eftchat.bridge.farewell import Farewell
 from eftchat.bridge.protocol import Conversations
-from eftchat.bridge.v2 import V2Conversation, notification
-from eftchat.ports import CannotStart, Loop
-
-CLOSE_TIMEOUT = 2.0
+from eftchat.drain import Notice, Parting
+from eftchat.ports import CannotStart
 
 
 @define(eq=False)
 class WebDoor:
-    """A listening port with the conversations behind it."""
+    """A listening port with the conversations behind it; see `drain.Door`."""
 
     reactor: Any
     conversations: Conversations
-    loop: Loop
     site: Any
     host: str
     port: int
+    farewell: Farewell
     _listening: Any = field(default=None, init=False)
 
     def open(self) -> int:
@@ -36,32 +35,33 @@ class WebDoor:
             raise PortTaken(f"{why}: choose another with --port or --host") from None
         return int(self._listening.getHost().port)
 
+    @property
+    def inside(self) -> int:
+        """How many websockets are open."""
+        return len(self.conversations.open)
+
     async def refuse(self) -> None:
-        """No new connections."""
+        """No new connections. A connection that is open already may still ask whether the node is ready."""
         if self._listening is not None:
             stopped = self._listening.stopListening()
             self._listening = None
             if isinstance(stopped, Deferred):
                 await stopped
 
-    async def tell(self, reason: str) -> int:
-        """Sends v2 clients the reconnect notice; v1 clients would only get confused by one."""
-        told = 0
-        for socket in list(self.conversations.open):
-            if isinstance(socket.conversation, V2Conversation):
-                socket.write(notification("reconnect", {"after_ms": 0, "reason": reason}))
-                told += 1
-        return told
+    async def tell(self, notice: Notice) -> int:
+        """Sends v2 clients their slots; v1 clients would only get confused."""
+        return self.farewell.tell(notice)
 
-    async def close(self) -> int:
-        """Closes every websocket with 1012 and waits, not for long, until they are gone."""
-        closed = self.conversations.send_away()
-        until = self.loop.seconds() + CLOSE_TIMEOUT
-        while self.conversations.open and self.loop.seconds() < until:
-            await self.loop.sleep(0.02)
-        for socket in list(self.conversations.open):
-            socket.transport.abortConnection()
-        return closed
+    async def see_off(self) -> None:
+        """See `Farewell`."""
+        await self.farewell.see_off()
+
+    async def close(self, seconds: float) -> Parting:
+        """Closes every websocket with 1012, and cuts those that are still there after so many seconds."""
+        return await self.farewell.close(seconds)
+
+    async def leave(self) -> None:
+        """It needs nobody."""
 
 
 class PortTaken(CannotStart):

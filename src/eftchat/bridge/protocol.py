@@ -42,11 +42,16 @@ class Conversations:
     def begin(self, socket: ChatSocket, subprotocol: str | None) -> Conversation:
         """The conversation for a socket whose handshake is done; the subprotocol chose the dialect."""
         self.open[socket] = None
-        identity = f"{self.settings.node}-{next(self._numbers)}"
+        identity = f"{self.rooms.node}-{next(self._numbers)}"
         common = (self.rooms, self.loop, socket, self.settings, identity)
         if subprotocol == SUBPROTOCOL:
             return V2Conversation(*common, self._v2)
         return V1Conversation(*common, self._v1, readers=self._readers)
+
+    def counts(self) -> dict[str, int]:
+        """How many websockets are open, by dialect."""
+        v2 = sum(isinstance(socket.conversation, V2Conversation) for socket in self.open)
+        return {"v1": len(self.open) - v2, "v2": v2}
 
     def send_away(self) -> int:
         """Closes every websocket with 1012, so that its client connects again; how many that were."""
@@ -161,6 +166,10 @@ class ChatSocket(WebSocketServerProtocol):
             # Not `sendClose`, which lets applications send 1000 and 3000-4999 only.
             told = reason.encode()[:REASON_MAX].decode(errors="ignore")
             self.sendCloseFrame(code, told.encode(), isReply=False)
+
+    def abort(self) -> None:
+        """Ends the connection at once."""
+        self.transport.abortConnection()
 
     # -- from the transport ----------------------------------------------------------------------------
 

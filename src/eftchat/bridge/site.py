@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
 from typing import Any
 
 import msgspec
@@ -73,13 +74,46 @@ class Probe(Resource):
         return msgspec.json.encode({"ok": False, "problem": problem})
 
 
-def site(conversations: Conversations, readiness: Callable[[], str | None], reactor: object) -> Site:
-    """`/chat` for websockets, `/healthz` (the process lives), `/readyz` (send clients here), `/`."""
+class Status(Resource):
+    """How the node does, for those on its own machine; to everyone else it does not exist."""
+
+    isLeaf = True
+
+    def __init__(self, status: Callable[[], Mapping[str, Any]]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._status = status
+
+    def render_GET(self, request: Request) -> Any:
+        """One JSON object, see docs/operations.md."""
+        if not _on_loopback(request):
+            nothing: Any = notFound()
+            return nothing.render(request)
+        request.setHeader(b"content-type", b"application/json")
+        return msgspec.json.encode(self._status())
+
+
+def _on_loopback(request: Request) -> bool:
+    peer = ip_address(getattr(request.getClientAddress(), "host", "0.0.0.0").partition("%")[0])
+    return (getattr(peer, "ipv4_mapped", None) or peer).is_loopback
+
+
+def site(
+    conversations: Conversations,
+    readiness: Callable[[], str | None],
+    reactor: object,
+    status: Callable[[], Mapping[str, Any]] = dict,
+    metrics: Any = None,
+) -> Site:
+    """`/chat` for websockets, `/healthz` (the process lives), `/readyz` (send clients here), `/`, and what is
+    given for `/status` and `/metrics`."""
     root = Welcome()  # type: ignore[no-untyped-call]
     put: Callable[[bytes, Any], None] = root.putChild  # zope's interfaces say nothing to a type checker
     put(b"chat", Chat(WebSocketResource(factory(conversations, reactor))))
     put(b"healthz", Probe(lambda: None))
     put(b"readyz", Probe(readiness))
+    put(b"status", Status(status))
+    if metrics is not None:
+        put(b"metrics", metrics)
     made = Site(root)
     made.displayTracebacks = False
     return made

@@ -30,7 +30,7 @@ from eftchat.domain.errors import (
     Unavailable,
     UnknownMethod,
 )
-from eftchat.domain.messages import Cursor, Entered, Message, Posted, Presence, Room, Tail
+from eftchat.domain.messages import Cursor, Entered, Member, Message, Posted, Presence, Room, Tail
 from eftchat.ports import Promise
 from eftchat.rooms import Ask, Joined
 from eftchat.wire import close_codes, schema
@@ -66,7 +66,7 @@ def cursor_of(identity: object) -> Cursor | None:
 
 @define(eq=False)
 class V1Dialect:
-    """How v1 clients are told; see `feeds.Dialect`."""
+    """How v1 clients are told; see `ports.Dialect`."""
 
     def message(self, room: Room, message: Message) -> bytes:
         """The frame of a message, which acknowledges it to its sender; nothing for kinds they do not know."""
@@ -91,10 +91,13 @@ class V1Dialect:
         return b"".join(encoded)
 
     def presence(self, room: Room, presence: Presence) -> bytes | None:
-        """`newUser` for somebody new; they know no word for leaving."""
+        """`newUser` for somebody new; they know no word for leaving, and none for typing."""
         if isinstance(presence, Entered) and not presence.returning:
             return new_user(room, presence.member.name)
         return None
+
+    def roster(self, room: Room, members: Sequence[Member]) -> None:
+        """They keep no list."""
 
 
 def new_user(room: Room, name: str) -> bytes:

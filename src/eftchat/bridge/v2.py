@@ -20,7 +20,7 @@ from eftchat.domain.errors import (
     TooManyRooms,
     UnknownMethod,
 )
-from eftchat.domain.messages import Message, Posted, Presence, Room
+from eftchat.domain.messages import Member, Message, Posted, Presence, Room
 from eftchat.ports import Promise
 from eftchat.rooms import Ask
 from eftchat.wire import schema
@@ -46,7 +46,7 @@ _decode = msgspec.json.Decoder(Request).decode
 
 @define(eq=False)
 class V2Dialect:
-    """How v2 clients are told; see `feeds.Dialect`."""
+    """How v2 clients are told; see `ports.Dialect`."""
 
     def message(self, room: Room, message: Message) -> bytes:
         """The message object."""
@@ -69,9 +69,13 @@ class V2Dialect:
         return b"".join(frames)
 
     def presence(self, room: Room, presence: Presence) -> bytes:
-        """An `entered` or `left` notification."""
+        """An `entered`, `left` or `typing` notification."""
         method = type(presence).__name__.lower()
         return notification(method, schema.shown_presence(room, presence))
+
+    def roster(self, room: Room, members: Sequence[Member]) -> bytes:
+        """A `members` notification: it replaces what the client knows."""
+        return notification("members", {"room": room.name, **schema.shown_members(members)})
 
 
 def notification(method: str, params: dict[str, Any]) -> bytes:
@@ -184,10 +188,18 @@ class V2Conversation(Conversation):
         self.throttle()
 
         async def finish() -> None:
-            present = await self.rooms.present(room)
-            self._answer(request.id, {"members": [schema.shown_member(member) for member in present]})
+            self._answer(request.id, schema.shown_members(await self.rooms.present(room)))
 
         self.in_flight(self.refusing(finish(), request.id))
+
+    def _typing(self, request: Request) -> None:
+        params = read(request, schema.TypingIn)
+        sitting = self.sittings.get(names.name(params.room, "params.room").folded)
+        if sitting is None:
+            raise NotJoined
+        self.throttle()
+        self.rooms.typing(sitting.seat, params.on, self)
+        self._answer(request.id, {})
 
 
 METHODS: dict[str, Callable[[V2Conversation, Request], None]] = {
@@ -198,6 +210,7 @@ METHODS: dict[str, Callable[[V2Conversation, Request], None]] = {
     "since": V2Conversation._since,
     "before": V2Conversation._before,
     "members": V2Conversation._members,
+    "typing": V2Conversation._typing,
 }
 
 

@@ -48,6 +48,7 @@ from eftchat.client.values import (
     State,
     Suspended,
     Timing,
+    Typing,
 )
 from eftchat.domain.messages import Cursor, Member
 
@@ -71,5 +72,6 @@ __all__ = [
     "State",
     "Suspended",
     "Timing",
+    "Typing",
     "complete",
 ]

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 
 from eftchat.client import frames
 from eftchat.client.outbox import new_uuid
-from eftchat.client.room import Room
+from eftchat.client.room import PRESENCE, Room
 from eftchat.client.seams import Clock, Dial, Timer
 from eftchat.client.session import Session
 from eftchat.client.transport import websockets
@@ -181,8 +181,8 @@ class ChatClient:
             room = self._rooms.get(names.fold(batch.room))
             if room is not None:
                 room.received(batch)
-        elif frame.method in ("entered", "left"):
-            change = frames.read(frame.params, frames.PresenceChange)
+        elif frame.method is not None and frame.method in PRESENCE:
+            change = frames.read(frame.params, PRESENCE[frame.method])
             room = self._rooms.get(names.fold(change.room))
             if room is not None and room.session is session:
                 room.changed(frame.method, change)

@@ -112,6 +112,21 @@ class PresenceChange(msgspec.Struct, frozen=True):
     member: Member
 
 
+class Roster(msgspec.Struct, frozen=True):
+    """The params of `members`: who is in the room now."""
+
+    room: str
+    members: list[Member]
+
+
+class TypingChange(msgspec.Struct, frozen=True):
+    """The params of `typing`."""
+
+    room: str
+    member: Member
+    on: bool
+
+
 class ReconnectNotice(msgspec.Struct, frozen=True):
     """The params of `reconnect`: the node is leaving, `after_ms` is this client's slot."""
 

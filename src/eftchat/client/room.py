@@ -7,7 +7,7 @@ while it joins on the next; both may deliver, each message is taken once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, Protocol
 
@@ -33,11 +33,20 @@ from eftchat.client.values import (
     Reset,
     Suspended,
     Timing,
+    Typing,
 )
 from eftchat.client.waiters import Waiters
 from eftchat.domain.messages import Cursor, Member, Tail
 
 PAGE = 200
+Presence = frames.PresenceChange | frames.Roster | frames.TypingChange
+PRESENCE: Mapping[str, type[Presence]] = {
+    "entered": frames.PresenceChange,
+    "left": frames.PresenceChange,
+    "typing": frames.TypingChange,
+    "members": frames.Roster,
+}
+"""Which notifications tell who is in a room, and their params."""
 
 _log = Logger("eftchat.client")
 
@@ -116,6 +125,15 @@ class Room:
         sending.fail(self.closed)
         return sending
 
+    async def typing(self, on: bool) -> None:
+        """Tells the others that we type, or stopped. Say it again every few seconds while it lasts. What cannot be
+        told now is not told at all."""
+        if self.session is not None:
+            try:
+                await self.session.ask("typing", {"room": self.name, "on": on})
+            except ChatClientError:
+                pass
+
     async def flushed(self) -> None:
         """Done when everything that was posted is durable, or refused. Raises when the room is over."""
         while self.pending and self.closed is None:
@@ -193,15 +211,27 @@ class Room:
         elif self.session is not None:
             self._unseated(self.session)  # another log than we joined: joining again tells
 
-    def changed(self, method: str, change: frames.PresenceChange) -> None:
-        """Somebody `entered` or `left`."""
-        others = [member for member in self.members if member != change.member]
-        if method == "entered":
-            self.members = [*others, change.member]
-            self._tell(Entered(self.name, change.member))
+    def changed(self, method: str, change: Presence) -> None:
+        """Somebody `entered` or `left` or types; or this is who is here, after we may have missed some of that."""
+        if isinstance(change, frames.Roster):
+            self._replace(change.members)
+        elif isinstance(change, frames.TypingChange):
+            self._tell(Typing(self.name, change.member, change.on))
+        elif method == "entered":
+            self._replace([*(member for member in self.members if member != change.member), change.member])
         else:
-            self.members = others
-            self._tell(Left(self.name, change.member))
+            self._replace([member for member in self.members if member != change.member])
+
+    def _replace(self, members: Sequence[Member]) -> None:
+        """These are here, and nobody else; what is different is told."""
+        before, self.members = self.members, members
+        here, there = frozenset(members), frozenset(before)
+        for member in before:
+            if member not in here:
+                self._tell(Left(self.name, member))
+        for member in members:
+            if member not in there:
+                self._tell(Entered(self.name, member))
 
     # -- joining ---------------------------------------------------------------------------------------
 

@@ -122,6 +122,14 @@ class Left(msgspec.Struct, frozen=True):
     member: Member
 
 
+class Typing(msgspec.Struct, frozen=True):
+    """A member types, or has stopped. When nothing more comes for some seconds, or the member leaves: stopped."""
+
+    room: str
+    member: Member
+    on: bool
+
+
 class Closed(msgspec.Struct, frozen=True):
     """The room is over for this client; every post that was not acknowledged failed with this error."""
 
@@ -129,7 +137,7 @@ class Closed(msgspec.Struct, frozen=True):
     error: ChatClientError
 
 
-Event = Joined | Suspended | Reset | Entered | Left | Closed
+Event = Joined | Suspended | Reset | Entered | Left | Typing | Closed
 
 
 class State(msgspec.Struct, frozen=True):

@@ -100,13 +100,18 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """One connection's hold on a name in a room. `node` is the lease that it hangs on."""
+    """One connection's hold on a name in a room. `node` is the lease that it hangs on: a node's, or a router's.
+
+    `session` is the WAMP session that holds it, so that every node can find it; empty for a node's own
+    connections, of which no other node knows.
+    """
 
     room: str
     folded: str
     member: Member
     holder: str
     node: str
+    session: str = ""
 
 
 class Entered(msgspec.Struct, frozen=True, tag="entered"):
@@ -122,4 +127,11 @@ class Left(msgspec.Struct, frozen=True, tag="left"):
     member: Member
 
 
-Presence = Entered | Left
+class Typing(msgspec.Struct, frozen=True, tag="typing"):
+    """A member began to type, or stopped. Gone when it was told: nobody keeps it."""
+
+    member: Member
+    on: bool
+
+
+Presence = Entered | Left | Typing

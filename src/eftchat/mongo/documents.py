@@ -54,7 +54,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-class Hold(msgspec.Struct, frozen=True):
+class Hold(msgspec.Struct, frozen=True, omit_defaults=True):
     """One connection's hold on a name.
 
     `lease` is the node whose lease keeps it alive; None once another user has taken the lapsed name over:
@@ -66,6 +66,12 @@ class Hold(msgspec.Struct, frozen=True):
     name: str
     node: str
     lease: str | None
+    session: str = ""
+    """The WAMP session that it is; not stored when there is none."""
+
+    def claim(self, room: str, folded: str) -> Claim:
+        """As its owner made it."""
+        return Claim(room, folded, Member(self.user, self.name), self.holder, self.node, self.session)
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -111,7 +117,7 @@ def claimed(place: Place, claim: Claim) -> tuple[Holds, bool]:
     living = place.living()
     if any(hold.user != user for hold in living):
         raise NameTaken
-    mine = Hold(claim.holder, user, claim.member.name, claim.node, claim.node)
+    mine = Hold(claim.holder, user, claim.member.name, claim.node, claim.node, claim.session)
     # What the member left behind on dead nodes is dropped: it is no news any more.
     others = [msgspec.structs.replace(hold, lease=None) for hold in place.holds if hold.user != user]
     kept = [hold if hold.holder != claim.holder else mine for hold in living]
@@ -135,9 +141,4 @@ def cleared(place: Place, room: str, folded: str) -> tuple[Holds, list[Claim]]:
     living = tuple(place.living())
     here = {hold.user for hold in living}
     dead: Mapping[str, Hold] = {hold.user: hold for hold in place.holds if not place.lives(hold)}
-    gone = [
-        Claim(room, folded, Member(hold.user, hold.name), hold.holder, hold.node)
-        for user, hold in dead.items()
-        if user not in here
-    ]
-    return living, gone
+    return living, [hold.claim(room, folded) for user, hold in dead.items() if user not in here]

@@ -6,6 +6,7 @@
 | `messages`     | an ObjectId    | unique (room, seq), unique (room, uuid)                               |
 | `claims`       | {room, folded} | `holds` with one entry per connection, `version` for compare-and-swap |
 | `leases`       | the node       | `until`, by the server's clock                                        |
+| `nodes`        | a node's id    | `node`, the one that has it, and `until`                              |
 | `first_joined` | {room, user}   | `seq`                                                                 |
 
 Both unique indexes of `messages` begin with `room`, so that the collection can be sharded on `room`. Its
@@ -37,9 +38,11 @@ _INDEXES: dict[str, list[dict[str, Any]]] = {
         {"name": "room", "key": {"room": 1}},
         {"name": "lease", "key": {"holds.lease": 1}},
         {"name": "node", "key": {"holds.node": 1}},
+        {"name": "session", "key": {"holds.session": 1}, "sparse": True},
         {"name": "emptied", "key": {"emptied": 1}, "expireAfterSeconds": 60},
     ],
     "leases": [{"name": "until", "key": {"until": 1}, "expireAfterSeconds": _HOUR}],
+    "nodes": [{"name": "until", "key": {"until": 1}, "expireAfterSeconds": _HOUR}],
     "first_joined": [],
 }
 

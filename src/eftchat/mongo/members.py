@@ -5,7 +5,7 @@ under any unique index could not say "several connections, but one user". It is 
 its `version`, a fresh ObjectId with each write: after a write of unknown outcome a look at the version tells
 whether it was applied, so that a member's coming and going is answered exactly once.
 
-Leases are compared with the server's clock (`$$NOW`); the clocks of the nodes do not matter. A document is
+Ids and leases are compared with the server's clock (`$$NOW`); the clocks of the nodes do not matter. A document is
 read before its leases, in one aggregation: a claim that is seen implies that the renewal before it is seen.
 """
 
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import attrs
+import msgspec
 from bson import ObjectId
 from twisted.internet.defer import Deferred, DeferredList
 
@@ -22,6 +23,7 @@ from eftchat.domain.errors import Unavailable
 from eftchat.domain.messages import Claim, Member
 from eftchat.mongo.documents import (
     Document,
+    Hold,
     Holds,
     Place,
     claimed,
@@ -54,6 +56,15 @@ class MongoMembers:
 
     _link: Link
 
+    async def enlist(self, id: str, node: str, ttl_ms: int) -> bool:
+        mine: Document = {"$eq": ["$node", {"$literal": node}]}
+        # What is not there sorts before every date: a new document is free.
+        free: Document = {"$or": [mine, {"$lte": ["$until", "$$NOW"]}]}
+        until: Document = {"$cond": [free, {"$add": ["$$NOW", ttl_ms]}, "$until"]}
+        taken: Document = {"$cond": [free, {"$literal": node}, "$node"]}
+        found = await certainly(upsert(self._link, "nodes", id, [{"$set": {"node": taken, "until": until}}]))
+        return bool(found["node"] == node)
+
     async def renew(self, node: str, ttl_ms: int) -> None:
         update: list[Document] = [{"$set": {"until": {"$add": ["$$NOW", ttl_ms]}}}]
         await certainly(upsert(self._link, "leases", node, update))
@@ -70,6 +81,35 @@ class MongoMembers:
         members = [Member(holds[0].user, holds[0].name) for holds in living if holds]
         return sorted(members, key=lambda member: (member.name, member.user))
 
+    async def held(self, sessions: Sequence[str]) -> list[Claim]:
+        wanted = set(sessions) - {""}
+        claims = await self._kept({"holds.session": {"$in": sorted(wanted)}})
+        return [claim for claim in claims if claim.session in wanted]
+
+    async def hanging(self, node: str) -> list[Claim]:
+        return [claim for claim in await self._kept({"holds.lease": node}) if claim.node == node]
+
+    async def _kept(self, query: Document) -> list[Claim]:
+        """The claims that nobody took over, in the documents that the query finds."""
+        command = {"find": "claims", "filter": query, "projection": {"holds": 1}}
+        rows = await certainly(self._link.rows(command))
+        holds = [(row["_id"], msgspec.convert(hold, Hold)) for row in rows for hold in row["holds"]]
+        return [hold.claim(**key) for key, hold in holds if hold.lease is not None]
+
+    async def adopt(self, sessions: Sequence[str], node: str) -> None:
+        wanted = sorted(set(sessions) - {""})
+        others = {"$elemMatch": {"session": {"$in": wanted}, "lease": {"$nin": [None, node]}}}
+        # A hold without a session, or without a lease, is not among these, whatever its type.
+        these = {"$and": [{"$in": ["$$this.session", {"$literal": wanted}]}, {"$ne": ["$$this.lease", None]}]}
+        moved = {"$mergeObjects": ["$$this", {"$literal": {"node": node, "lease": node}}]}
+        each = {"$map": {"input": "$holds", "in": {"$cond": [these, moved, "$$this"]}, "as": "this"}}
+        change = {
+            "q": {"holds": others},
+            "u": [{"$set": {"holds": each, "version": ObjectId()}}],
+            "multi": True,
+        }
+        await certainly(self._link.write({"update": "claims", "updates": [change]}))
+
     async def forget(self, node: str) -> None:
         others = {"$filter": {"input": "$holds", "cond": {"$ne": ["$$this.node", {"$literal": node}]}}}
         clear = {
@@ -79,6 +119,7 @@ class MongoMembers:
         }
         await certainly(self._link.write({"delete": "leases", "deletes": [{"q": {"_id": node}, "limit": 1}]}))
         await certainly(self._link.write({"update": "claims", "updates": [clear]}))
+        await certainly(self._link.write({"delete": "nodes", "deletes": [{"q": {"node": node}, "limit": 0}]}))
 
     async def lapsed(self) -> list[Claim]:
         running = [{"$match": {"$expr": {"$gt": ["$until", "$$NOW"]}}}, {"$project": {"_id": 1}}]

@@ -23,7 +23,9 @@ def begin(level: str, form: Format, out: IO[str] | None = None) -> None:
     observer: Any = jsonFileLogObserver(out, "") if form == "json" else textFileLogObserver(out)
     predicate: Any = LogLevelFilterPredicate(LogLevel.lookupByName(level))
     # Autobahn and Twisted talk about every connection; what matters of theirs comes as a warning.
-    for namespace in ("autobahn", "twisted", "txmongo", "log_legacy"):
+    for namespace in ("autobahn", "twisted", "txmongo"):
         predicate.setLogLevelForNamespace(namespace, max(LogLevel.lookupByName(level), LogLevel.warn))
+    # The driver's way to say, several times a second, that there is no primary; the node says it once itself.
+    predicate.setLogLevelForNamespace("log_legacy", LogLevel.error)
     filtered: Any = FilteringLogObserver(observer, [predicate])
     globalLogBeginner.beginLoggingTo([filtered], redirectStandardIO=False)

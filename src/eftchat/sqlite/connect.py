@@ -37,13 +37,15 @@ CREATE TABLE first_joined (
 
 # Claims hang on connections of this process: they end with it, so they need no disk.
 _PRESENCE = """
+CREATE TEMP TABLE ids (id TEXT PRIMARY KEY, node TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
 CREATE TEMP TABLE leases (node TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
 CREATE TEMP TABLE holds (
     room TEXT NOT NULL, folded TEXT NOT NULL, holder TEXT NOT NULL, user TEXT NOT NULL, name TEXT NOT NULL,
-    node TEXT NOT NULL, cut INTEGER NOT NULL DEFAULT 0,
+    node TEXT NOT NULL, session TEXT NOT NULL, cut INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (room, folded, holder)
 ) WITHOUT ROWID;
 CREATE INDEX temp.holds_node ON holds (node);
+CREATE INDEX temp.holds_session ON holds (session);
 """
 
 

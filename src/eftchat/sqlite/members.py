@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -13,6 +14,7 @@ from eftchat.sqlite.database import Database
 
 _LIVES = "NOT cut AND node IN (SELECT node FROM leases WHERE until > :now)"
 _HERE = "room = :room AND folded = :folded"
+_THESE = "session != '' AND session IN (SELECT value FROM json_each(:sessions))"
 
 
 @attrs.define
@@ -21,6 +23,14 @@ class SqliteMembers:
 
     _database: Database
     _seconds: Callable[[], float]
+
+    async def enlist(self, id: str, node: str, ttl_ms: int) -> bool:
+        now = self._seconds()
+        put = """
+            INSERT INTO ids VALUES (:id, :node, :until) ON CONFLICT (id)
+            DO UPDATE SET node = :node, until = :until WHERE node = :node OR until <= :now"""
+        values = {"id": id, "node": node, "until": now + ttl_ms / 1000, "now": now}
+        return await self._database.run(lambda c: c.execute(put, values).rowcount == 1)
 
     async def renew(self, node: str, ttl_ms: int) -> None:
         until = self._seconds() + ttl_ms / 1000
@@ -41,8 +51,8 @@ class SqliteMembers:
             # A lapsed claim whose name is taken over never lives again, but its end is still to be told.
             connection.execute(f"UPDATE holds SET cut = 1 WHERE {_HERE} AND user != :user", values)
             connection.execute(
-                "INSERT OR REPLACE INTO holds (room, folded, holder, user, name, node)"
-                " VALUES (:room, :folded, :holder, :user, :name, :node)",
+                "INSERT OR REPLACE INTO holds (room, folded, holder, user, name, node, session)"
+                " VALUES (:room, :folded, :holder, :user, :name, :node, :session)",
                 values,
             )
             return not living
@@ -70,8 +80,26 @@ class SqliteMembers:
         values = {"room": room, "now": self._seconds()}
         return await self._database.run(lambda c: [Member(*row) for row in c.execute(query, values)])
 
+    async def held(self, sessions: Sequence[str]) -> list[Claim]:
+        return await self._kept(_THESE, {"sessions": json.dumps(sessions)})
+
+    async def hanging(self, node: str) -> list[Claim]:
+        return await self._kept("node = :node", {"node": node})
+
+    async def adopt(self, sessions: Sequence[str], node: str) -> None:
+        values = {"sessions": json.dumps(sessions), "node": node}
+        move = f"UPDATE holds SET node = :node WHERE NOT cut AND {_THESE}"
+        await self._database.run(lambda c: c.execute(move, values).rowcount)
+
+    async def _kept(self, which: str, values: dict[str, str]) -> list[Claim]:
+        """The claims that nobody took over."""
+        columns = "room, folded, user, name, holder, node, session"
+        query = f"SELECT {columns} FROM holds WHERE NOT cut AND {which}"
+        return await self._database.run(lambda c: [_claim(*row) for row in c.execute(query, values)])
+
     async def forget(self, node: str) -> None:
         def work(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM ids WHERE node = ?", (node,))
             connection.execute("DELETE FROM leases WHERE node = ?", (node,))
             connection.execute("DELETE FROM holds WHERE node = ?", (node,))
 
@@ -80,7 +108,7 @@ class SqliteMembers:
     async def lapsed(self) -> list[Claim]:
         values = {"now": self._seconds()}
         last = f"""
-            SELECT room, folded, user, name, max(holder), node FROM holds AS dead
+            SELECT room, folded, user, name, max(holder), node, session FROM holds AS dead
             WHERE NOT ({_LIVES}) AND NOT EXISTS (
                 SELECT 1 FROM holds
                 WHERE room = dead.room AND folded = dead.folded AND user = dead.user AND {_LIVES}
@@ -90,7 +118,7 @@ class SqliteMembers:
             rows = connection.execute(last, values).fetchall()
             connection.execute(f"DELETE FROM holds WHERE NOT ({_LIVES})", values)
             connection.execute("DELETE FROM leases WHERE until <= :now", values)
-            return [Claim(row[0], row[1], Member(row[2], row[3]), row[4], row[5]) for row in rows]
+            return [_claim(*row) for row in rows]
 
         return await self._database.run(work)
 
@@ -109,7 +137,13 @@ class SqliteMembers:
             "folded": claim.folded,
             "holder": claim.holder,
             "node": claim.node,
+            "session": claim.session,
             "user": claim.member.user,
             "name": claim.member.name,
             "now": self._seconds(),
         }
+
+
+def _claim(room: str, folded: str, user: str, name: str, *rest: str) -> Claim:
+    """A row as the claim that it is."""
+    return Claim(room, folded, Member(user, name), *rest)

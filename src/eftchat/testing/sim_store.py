@@ -233,6 +233,15 @@ class SimMembers:
     async def present(self, room: str) -> list[Member]:
         return await self._call("present", self.twin.present(room))
 
+    async def held(self, sessions: Sequence[str]) -> list[Claim]:
+        return await self._call("held", self.twin.held(sessions))
+
+    async def hanging(self, node: str) -> list[Claim]:
+        return await self._call("hanging", self.twin.hanging(node))
+
+    async def adopt(self, sessions: Sequence[str], node: str) -> None:
+        await self._call("adopt", self.twin.adopt(sessions, node))
+
     async def forget(self, node: str) -> None:
         await self._call("forget", self.twin.forget(node))
 

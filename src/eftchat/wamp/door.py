@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from attrs import define
 
+from eftchat.drain import Notice, Parting, within
 from eftchat.ports import CannotStart, Loop, Promise
 from eftchat.wamp.bus import WampBus
 from eftchat.wamp.link import Link, RouterDenied
 from eftchat.wamp.procedures import Procedures
+from eftchat.wamp.visit import together
+from eftchat.wire import uris
+from eftchat.wire.schema import shown_notice
 
 
 @define(eq=False)
@@ -23,9 +29,17 @@ class WampDoor:
     links: Sequence[Link]
 
     def __attrs_post_init__(self) -> None:
-        for number, link in enumerate(self.links):
+        for link in self.links:
             self.bus.lines.append(link)
-            self.procedures.serve(number, link)
+            self.procedures.serve(link)
+            link.listen(uris.NOTICE_RECONNECT, partial(self._noticed, link))
+
+    @staticmethod
+    def _noticed(link: Link, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """A router, or a node on it, says that it leaves. The link to a router is kept until it drops: its
+        clients are served for as long as they are there."""
+        if "router" in kwargs:
+            link.forewarned()
 
     def open(self) -> Promise[None]:
         """Starts the links, which try for ever. The promise fails with CannotStart if a router denies this node."""
@@ -43,20 +57,32 @@ class WampDoor:
             link.start()
         return denied
 
+    @property
+    def inside(self) -> int:
+        """Nobody has to move: WAMP clients are on the routers, and every node knows their seats."""
+        return 0
+
+    def routers_up(self) -> dict[str, int]:
+        """By URL: 1 for a router that this node is on, 0 for one that is away."""
+        return {link.address.url: int(link.state == "up") for link in self.links}
+
     async def refuse(self) -> None:
         """No more calls come; those that came are answered."""
-        for link in self.links:
-            await link.withdraw()
+        await together(link.withdraw() for link in self.links)
 
-    async def tell(self, reason: str) -> int:
-        """Publishes the reconnect notice; how many members this node seated."""
-        self.bus.notice({"node": self.node, "spread_ms": 0, "reason": reason})
-        return self.procedures.seated
+    async def tell(self, notice: Notice) -> int:
+        """Publishes the reconnect notice, for those who want to know; nobody needs it."""
+        self.bus.notice(shown_notice("node", self.node, notice))
+        return 0
 
-    async def close(self) -> int:
-        """Waits for the last answers, then leaves the routers."""
-        seated = self.procedures.seated
-        await self.procedures.idle().wait()
-        for link in self.links:
-            await link.stop()
-        return seated
+    async def see_off(self) -> None:
+        """Nobody is inside."""
+
+    async def close(self, seconds: float) -> Parting:
+        """Waits for the last answers, for so long at most. Members keep their seats: other nodes serve them."""
+        await within(self.loop, self.procedures.idle().wait(), seconds)
+        return Parting()
+
+    async def leave(self) -> None:
+        """Leaves the routers."""
+        await together(link.stop() for link in self.links)

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from eftchat.domain.errors import BadParams
-from eftchat.domain.messages import Entered, Kind, Left, Member, Message, Presence, Room
+from eftchat.domain.messages import Entered, Kind, Left, Member, Message, Presence, Room, Typing
 from eftchat.domain.timeline import runs
 from eftchat.wire import schema
 
@@ -52,9 +52,11 @@ class _Messages(msgspec.Struct, frozen=True):
 
 
 class _Presence(msgspec.Struct, frozen=True):
-    event: Literal["entered", "left"]
+    event: Literal["entered", "left", "typing"]
     member: Member
     returning: bool = False
+    on: bool | None = None
+    id: Annotated[str, Meta(max_length=128)] = ""
 
 
 def heard_messages(room: str, given: Mapping[str, Any]) -> tuple[str, Sequence[Message]]:
@@ -70,12 +72,20 @@ def heard_messages(room: str, given: Mapping[str, Any]) -> tuple[str, Sequence[M
 
 
 def shown_presence(room: Room, presence: Presence) -> dict[str, Any]:
-    """The event that tells who came or went."""
+    """The event that tells who came, went or types. Who sends it through several routers adds an `id`."""
     shown = {"event": type(presence).__name__.lower(), **schema.shown_presence(room, presence)}
+    if isinstance(presence, Typing):
+        return shown
     return {**shown, "returning": isinstance(presence, Entered) and presence.returning}
 
 
 def heard_presence(given: Mapping[str, Any]) -> Presence:
-    """Who came or went, out of an event. Raises BadParams."""
+    """Who came, went or types, out of an event. Raises BadParams."""
     heard = schema.params(_Presence, given)
-    return Entered(heard.member, heard.returning) if heard.event == "entered" else Left(heard.member)
+    if heard.event == "entered":
+        return Entered(heard.member, heard.returning)
+    if heard.event == "left":
+        return Left(heard.member)
+    if heard.on is None:
+        raise BadParams("params.on: a boolean")
+    return Typing(heard.member, heard.on)

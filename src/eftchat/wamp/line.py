@@ -33,14 +33,19 @@ Endpoint = Callable[[Call], Coroutine[Any, Any, object]]
 """Answers a call; what it raises must be an ApplicationError. Runs to its end even if the caller gives up."""
 
 
-def nothing() -> None:
+Effective = Callable[[int], None]
+"""Called with the router's number of a subscription, the same for all who have it, and drawn anew by the router when
+nobody had it any more."""
+
+
+def nothing(subscription: int) -> None:
     """Nobody wants to know."""
 
 
 class Line(Protocol):
     """What of a link to a router others use."""
 
-    def listen(self, topic: str, heard: Heard, effective: Callable[[], None] = nothing) -> None:
+    def listen(self, topic: str, heard: Heard, effective: Effective = nothing) -> None:
         """Events of exactly this topic go to `heard`; `effective` is called each time this begins to hold."""
 
     def unlisten(self, topic: str) -> None:
@@ -52,8 +57,9 @@ class Line(Protocol):
     def on_state(self, told: Callable[[State], None]) -> None:
         """Tells how the line does from now on: "up" when calls are served, "down", "stopped" for good."""
 
-    def publish(self, topic: str, payload: Mapping[str, Any]) -> bool:
-        """Hands an event to the router, without waiting for it; False when there is none at the moment."""
+    def publish(self, topic: str, payload: Mapping[str, Any], but: int | None = None) -> bool:
+        """Hands an event to the router, without waiting for it; False when there is none at the moment. It goes to
+        all who hear the topic, but for this node and this session."""
 
-    async def call(self, procedure: str) -> Any:
+    async def call(self, procedure: str, *args: Any) -> Any:
         """Calls a procedure of the router. Raises LineDown, or the router's ApplicationError."""

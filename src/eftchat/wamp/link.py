@@ -4,9 +4,9 @@
 tries have full jitter and come from the node's own randomness, and one that was stopped need not be started
 again, which Component cannot. What the bus and the procedures want (see `line.Line`) is kept as wishes; each
 connection is a `Visit`, which holds what was got of them and is forgotten when it ends. After a join all that
-is wanted is made true: first the router's meta events are subscribed, so that no caller can leave unseen;
-then the procedures are registered; then rooms are subscribed, each of which tells its listener to look for
-what it may have missed.
+is wanted is made true: first the router's meta events and what nodes tell each other are subscribed, so that
+no caller can leave unseen; then the procedures are registered; then rooms are subscribed, each of which tells
+its listener to look for what it may have missed.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import attrs
 import txaio
 from attrs import define, field
 from autobahn.wamp.exception import ApplicationError, TransportLost
-from autobahn.wamp.types import ComponentConfig
+from autobahn.wamp.types import ComponentConfig, PublishOptions
 from twisted.logger import Logger
 
 from eftchat.domain.backoff import full_jitter
 from eftchat.ports import Loop, Promise, Timer
-from eftchat.wamp.line import Endpoint, Heard, LineDown, State, nothing
+from eftchat.wamp.line import Effective, Endpoint, Heard, LineDown, State, nothing
 from eftchat.wamp.session import Dial, NodeSession, QuietComponent
 from eftchat.wamp.visit import LEAVE_WITHIN, Topic, Visit, Wishes
 from eftchat.wire import uris
@@ -95,6 +95,8 @@ class Link:
     _visit: Visit | None = field(default=None, init=False, repr=False)
     _state: State = field(default="stopped", init=False)
     _accepted: bool = field(default=False, init=False)
+    _leaving: bool = field(default=False, init=False)
+    """The router said that it leaves."""
     _troubled: bool = field(default=False, init=False)
     """The log says already that the router is away."""
     _stopping: bool = field(default=False, init=False)
@@ -189,9 +191,11 @@ class Link:
         url = self.address.url
         if state == "up":
             self._log.info("the router at {url} is there", url=url)
+        elif state == "down" and self._leaving:
+            self._log.info("the router at {url} has left; trying until it is back", url=url)
         elif state == "down" and not self._troubled:
             self._log.warn("the router at {url} is away ({why}); trying until it is back", url=url, why=why)
-        self._troubled = state == "down"
+        self._troubled, self._leaving = state == "down", False
         if state != self._state:
             self._state = state
             for told in self._observers:
@@ -254,7 +258,7 @@ class Link:
     def _joined(self, visit: Visit, session: NodeSession, details: object) -> None:
         visit.session, visit.joined_at = session, self.loop.seconds()
         self._accepted = True
-        self.loop.spawn(self._restore(visit), "restoring a session")
+        self.loop.spawn(self._restored(visit), "restoring a session")
 
     def _left(self, visit: Visit, session: NodeSession, details: Any) -> None:
         visit.session, visit.reason = None, visit.reason or details.reason
@@ -263,9 +267,18 @@ class Link:
         visit.session = None
         visit.over.resolve(None)
 
+    async def _restored(self, visit: Visit) -> None:
+        """Restores; a session on which that fails is given up for a new one."""
+        try:
+            await self._restore(visit)
+        except Exception:
+            visit.dial.hang_up()
+            raise
+
     async def _restore(self, visit: Visit) -> None:
         """Makes true what is wanted, in the order that the module's docstring tells."""
-        await visit.settle_all([topic for topic in self._wishes.topics if topic.startswith("wamp.")])
+        rooms = uris.TOPICS_OF_ROOMS
+        await visit.settle_all([topic for topic in self._wishes.topics if not topic.startswith(rooms)])
         await visit.register_all()
         if visit.session is None:
             return
@@ -284,7 +297,7 @@ class Link:
         """See `line.Line`; `told` must not raise."""
         self._observers.append(told)
 
-    def listen(self, topic: str, heard: Heard, effective: Callable[[], None] = nothing) -> None:
+    def listen(self, topic: str, heard: Heard, effective: Effective = nothing) -> None:
         """See `line.Line`."""
         self._wishes.topics[topic] = Topic(heard, effective)
         self._settle_soon(topic)
@@ -298,13 +311,13 @@ class Link:
         """See `line.Line`."""
         self._wishes.procedures[procedure] = endpoint
 
-    def publish(self, topic: str, payload: Mapping[str, Any]) -> bool:
+    def publish(self, topic: str, payload: Mapping[str, Any], but: int | None = None) -> bool:
         """See `line.Line`."""
         session = None if self._visit is None else self._visit.session
         if session is None:
             return False
         try:
-            session.publish(topic, **payload)
+            session.publish(topic, options=PublishOptions(exclude=but), **payload)
         except TransportLost:
             return False
         except Exception:  # a store's writer stands behind this: it must go on
@@ -312,14 +325,20 @@ class Link:
             return False
         return True
 
-    async def call(self, procedure: str) -> Any:
+    def forewarned(self) -> None:
+        """The router says that it leaves. All stands until it does; its end is then no trouble to tell of."""
+        if not self._leaving:
+            self._leaving = True
+            self._log.info("the router at {url} is leaving", url=self.address.url)
+
+    async def call(self, procedure: str, *args: Any) -> Any:
         """See `line.Line`."""
         visit = self._visit
         session = None if visit is None else visit.session
         if visit is None or session is None:
             raise LineDown
         try:
-            return await session.call(procedure)
+            return await session.call(procedure, *args)
         except (ApplicationError, TransportLost) as error:
             if visit.session is None:
                 raise LineDown from error

@@ -6,7 +6,7 @@ until what is held is what is wanted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from eftchat.ports import Promise
-from eftchat.wamp.line import Call, Endpoint, Heard
+from eftchat.wamp.line import Call, Effective, Endpoint, Heard
 from eftchat.wamp.session import Dial, NodeSession
 
 LEAVE_WITHIN = 3.0
@@ -32,7 +32,7 @@ class Topic:
     """Who hears a topic, and who is told when that begins to hold."""
 
     heard: Heard
-    effective: Callable[[], None]
+    effective: Effective
 
 
 @define(eq=False)
@@ -70,7 +70,7 @@ class Visit:
     async def settle_all(self, topics: Sequence[str]) -> None:
         """Settles them, some at a time."""
         for start in range(0, len(topics), AT_ONCE):
-            await _together(self.settle(topic) for topic in topics[start : start + AT_ONCE])
+            await together(self.settle(topic) for topic in topics[start : start + AT_ONCE])
 
     async def settle(self, topic: str) -> None:
         """Subscribes or unsubscribes until what is held is what is wanted; logs what the router refuses."""
@@ -89,10 +89,11 @@ class Visit:
         if topic not in self.wishes.topics:
             await self.subscriptions.pop(topic).unsubscribe()
             return
-        self.subscriptions[topic] = await session.subscribe(partial(self._heard, topic), topic)
+        subscription: Any = await session.subscribe(partial(self._heard, topic), topic)
+        self.subscriptions[topic] = subscription
         wanted = self.wishes.topics.get(topic)
         if wanted is not None:
-            wanted.effective()
+            wanted.effective(subscription.id)
 
     def _heard(self, topic: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         wanted = self.wishes.topics.get(topic)
@@ -104,7 +105,7 @@ class Visit:
     async def register_all(self) -> None:
         """Serves what shall be served."""
         if not self.wishes.withdrawn:
-            await _together(self._register(*served) for served in self.wishes.procedures.items())
+            await together(self._register(*served) for served in self.wishes.procedures.items())
         if self.wishes.withdrawn:  # perhaps only since then
             await self.withdraw()
 
@@ -112,7 +113,7 @@ class Visit:
         """Serves nothing any more; calls that came are still answered."""
         held, self._registrations = self._registrations, []
         if self.session is not None:
-            await _together(self._let_go(registration) for registration in held)
+            await together(self._let_go(registration) for registration in held)
 
     async def _register(self, procedure: str, endpoint: Endpoint) -> None:
         if self.session is None:
@@ -153,7 +154,7 @@ class Visit:
             self._log.error(text, url=self.url, what=what, why=str(error))
 
 
-async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
     """All of it, at once."""
     await gatherResults([Deferred.fromCoroutine(part) for part in work], consumeErrors=True)
 

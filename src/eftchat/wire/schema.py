@@ -12,7 +12,8 @@ import msgspec
 from msgspec import Meta
 
 from eftchat.domain.errors import BadParams, ChatError
-from eftchat.domain.messages import Cursor, Member, Message, Page, Posted, Presence, Room, Tail
+from eftchat.domain.messages import Cursor, Member, Message, Page, Posted, Presence, Room, Tail, Typing
+from eftchat.drain import Notice
 from eftchat.rooms import Joined
 
 Seq = Annotated[int, Meta(ge=0, le=2**53 - 1)]
@@ -64,6 +65,13 @@ class InRoom(msgspec.Struct, frozen=True):
     """Params of `leave`, `members` and `key`."""
 
     room: str
+
+
+class TypingIn(msgspec.Struct, frozen=True):
+    """Params of `typing`."""
+
+    room: str
+    on: bool
 
 
 class Post(msgspec.Struct, frozen=True):
@@ -121,7 +129,7 @@ def shown_joined(joined: Joined) -> dict[str, Any]:
         "epoch": room.epoch,
         "seq": joined.cursor,
         "head": joined.head,
-        "members": [shown_member(member) for member in joined.members],
+        **shown_members(joined.members),
         "resumed": joined.resumed,
     }
 
@@ -161,8 +169,19 @@ def shown_member(member: Member) -> dict[str, Any]:
 
 
 def shown_presence(room: Room, presence: Presence) -> dict[str, Any]:
-    """The params of `entered` and `left`."""
-    return {"room": room.name, "member": shown_member(presence.member)}
+    """The params of `entered`, `left` and `typing`."""
+    shown = {"room": room.name, "member": shown_member(presence.member)}
+    return {**shown, "on": presence.on} if isinstance(presence, Typing) else shown
+
+
+def shown_members(members: Sequence[Member]) -> dict[str, Any]:
+    """The result of `members`."""
+    return {"members": [shown_member(member) for member in members]}
+
+
+def shown_notice(kind: Literal["node", "router"], name: str, notice: Notice) -> dict[str, Any]:
+    """The event of `eftchat.notice.reconnect`: which node or router leaves."""
+    return {kind: name, "spread_ms": round(notice.window * 1000), "reason": notice.reason}
 
 
 def shown_error(error: ChatError) -> dict[str, Any]:
