@@ -109,6 +109,7 @@ async def test_a_client_hears_every_notice(node: Peer, client: Peer) -> None:
         ("exact", f"eftchat.room.{KEY}.messages.more"),
         ("exact", "eftchat.api.join"),
         ("exact", "eftchat.bus.heads"),
+        ("exact", "eftchat.node.seats"),
         ("exact", "wamp.session.on_join"),
     ],
 )
@@ -129,7 +130,10 @@ async def test_a_prefix_inside_a_named_room_hears_that_room_only(node: Peer, cli
     assert await first.addTimeout(5, reactor) == KEY
 
 
-@pytest.mark.parametrize("topic", [f"eftchat.room.{KEY}.messages", "eftchat.notice.reconnect", "eftchat.x"])
+@pytest.mark.parametrize(
+    "topic",
+    [f"eftchat.room.{KEY}.messages", "eftchat.notice.reconnect", "eftchat.node.seats", "eftchat.x"],
+)
 @pytest_twisted.ensureDeferred
 async def test_a_client_cannot_publish(client: Peer, topic: str) -> None:
     assert await refusal(client.publish(topic, "x", options=ACKNOWLEDGED)) == "wamp.error.not_authorized"

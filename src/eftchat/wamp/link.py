@@ -148,7 +148,10 @@ class Link:
         if visit.session is None:
             visit.dial.hang_up()
             return
-        visit.session.leave()
+        try:
+            visit.session.leave()
+        except TransportLost:  # it is closing at this very moment
+            visit.dial.hang_up()
         overdue = self.loop.call_later(LEAVE_WITHIN, visit.dial.hang_up)
         await visit.over.wait()
         overdue.cancel()
