@@ -157,7 +157,7 @@ def readiness(drain: Drain, lease: Lease) -> Callable[[], str | None]:
     def problem() -> str | None:
         if drain.leaving or rooms.refusing:
             return "leaving"
-        if rooms.log.away or not lease.held:
+        if rooms.log.away or lease.away or not lease.held:
             return "the store cannot be reached"
         return None
 

@@ -19,6 +19,7 @@ from eftchat.ops.logs import Format, begin
 from eftchat.ops.signals import stop_requested
 from eftchat.ports import CannotStart
 
+PORT = click.IntRange(0, 65535)
 Main = Callable[[Any], Coroutine[Any, Any, int]]
 
 
@@ -61,10 +62,12 @@ def main() -> None:
 @main.command(epilog="Example:  eftchat up --port 9000 --data /var/lib/eftchat")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Interface for all clients.")
 @click.option(
-    "--port", default=8080, show_default=True, help="/chat, /, /healthz and /readyz; 0: any free one."
+    "--port", default=8080, show_default=True, type=PORT, help="/chat, / and probes; 0: any free one."
 )
-@click.option("--router-port", default=8081, show_default=True, help="WAMP clients, at /ws; 0: any free one.")
-@click.option("--node-port", default=0, help="Between node and router, on loopback.  [default: any free one]")
+@click.option(
+    "--router-port", default=8081, show_default=True, type=PORT, help="WAMP clients; 0: any free one."
+)
+@click.option("--node-port", default=0, type=PORT, help="Between node and router.  [default: any free one]")
 @click.option(
     "--data",
     default="eftchat-data",
@@ -76,7 +79,11 @@ def main() -> None:
     "--mongodb", metavar="URI", help="Keep messages in this MongoDB replica set instead of the folder."
 )
 @click.option(
-    "--post-rate", default=Limits().post_rate, show_default=True, help="Posts a second a connection."
+    "--post-rate",
+    default=Limits().post_rate,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Posts a second a connection.",
 )
 @click.option("--grace", default=10.0, show_default=True, help="Seconds that leaving may take.")
 @click.option("--log-level", default="warn", type=click.Choice(["debug", "info", "warn", "error"]))

@@ -50,7 +50,10 @@ class Lease:
     """Since when the lease has run without a gap."""
     _timer: Timer | None = field(default=None, init=False)
     _fence: Timer | None = field(default=None, init=False)
+    away: bool = field(default=False, init=False)
+    """The store could not be reached at the last renewal."""
     _stopped: bool = field(default=False, init=False)
+    _sweeping: bool = field(default=False, init=False)
 
     @property
     def held(self) -> bool:
@@ -74,6 +77,7 @@ class Lease:
         if self.id and not await self.rooms.members.enlist(self.id, self.rooms.node, ttl_ms):
             raise IdTaken(f"Another node runs as {self.id}: give each an id of its own")
         await self.rooms.renew(ttl_ms)
+        self.away = False
         if self.loop.seconds() >= self._until:
             self._since = self.loop.seconds()
         self._until = asked + self.ttl
@@ -83,8 +87,18 @@ class Lease:
         if not self._stopped:
             left = self._until - MARGIN * self.ttl - self.loop.seconds()
             self._fence = self.loop.call_later(max(0.0, left), self._close)
-        if asked - self._since >= self.ttl:
+        if asked - self._since >= self.ttl and not self._sweeping:
+            self._sweeping = True
+            self.loop.spawn(self._sweep(), "sweeping away the names of the dead")
+
+    async def _sweep(self) -> None:
+        """On its own: many names take long, and the lease must not wait for them."""
+        try:
             await self.rooms.sweep()
+        except Unavailable:
+            pass  # what is left is found by the next one
+        finally:
+            self._sweeping = False
 
     def _close(self) -> None:
         self.rooms.fenced = True
@@ -101,7 +115,7 @@ class Lease:
         try:
             await self._renew()
         except Unavailable:
-            pass  # asked again at the next tick; `held` tells when it is too late
+            self.away = True  # asked again at the next tick; `held` tells when it is too late
         except IdTaken as taken:
             self.id = ""  # the names it holds are still its own, to the end of its leaving
             self.ousted(taken)

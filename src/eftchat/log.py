@@ -207,7 +207,7 @@ class Log:
             raise
         self._settle(batch[: appended.stored], repeated=False)
         if appended.taken is not None:
-            self._collided(batch[appended.stored], appended.taken)
+            self._collided(batch[appended.stored :], appended.taken)
         return bool(appended.stored) or appended.taken == "seq"
 
     async def _learn_tails(self) -> bool:
@@ -266,13 +266,15 @@ class Log:
         self._settle(found, repeated=True)
         return bool(found)
 
-    def _collided(self, message: Message, taken: str) -> None:
+    def _collided(self, rest: Sequence[Message], taken: str) -> None:
+        """The first of the rest met what was there before. Where one is a repeat, many often are: when a crowd of
+        clients sends again what another node stored, all of it is looked up at once."""
         self.collisions += 1
-        queue = self._queues[message.room]
+        queue = self._queues[rest[0].room]
         if taken == "uuid":
-            self._doubt = [message]
+            self._doubt = list(rest)
         else:
-            queue.tail, queue.lost_at, queue.contended = None, message.seq, True
+            queue.tail, queue.lost_at, queue.contended = None, rest[0].seq, True
 
     def _settle(self, messages: Sequence[Message], *, repeated: bool) -> None:
         """These are durable: out of the queue, told to the node and the bus, then answered."""

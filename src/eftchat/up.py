@@ -119,7 +119,7 @@ def free_port(reactor: Any) -> int:
 
 def _secret(data: Path, rng: Random) -> bytes:
     try:
-        data.mkdir(parents=True, exist_ok=True)
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
         return kept_secret(data / "room-secret", rng)
     except OSError as error:
         text = f"The data folder {data} cannot be written ({error.strerror}): choose another with --data"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
@@ -12,6 +13,7 @@ import pytest
 import pytest_twisted
 import treq
 from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
 
 from eftchat.app import Node, NodeConfig, build, open_store
 from tests.integration.raw import Raw, dial, seated
@@ -145,3 +147,17 @@ async def test_metrics_are_served_in_the_format_of_prometheus(node: tuple[Node, 
     assert 'eftchat_connections{dialect="v2"} 1.0' in lines
     assert 'eftchat_readers{state="live"} 1.0' in lines
     assert "eftchat_lease_held 1.0" in lines
+
+
+@pytest.mark.parametrize("how", [b"Content-Length: 32000000", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("path", [b"/healthz", b"/", b"/chat", b"/nothing"])
+@pytest_twisted.ensureDeferred
+async def test_a_body_is_refused_before_it_is_read(node: tuple[Node, str], path: bytes, how: bytes) -> None:
+    def ask() -> bytes:
+        host, port = node[1].split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(b"POST %b HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n5\r\na=b&c\r\n" % (path, how))
+            return connection.recv(100)
+
+    assert (await deferToThread(ask)).startswith(b"HTTP/1.1 413 ")
+    assert (await treq.get(f"http://{node[1]}/healthz", persistent=False)).code == 200

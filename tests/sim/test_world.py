@@ -56,9 +56,9 @@ def test_a_seed_is_the_same_run_in_every_process() -> None:
 
 
 def test_a_broken_run_prints_the_line_that_shows_it_again() -> None:
-    many = command("--seeds", "3", "--failures", "1", "--mutation", "no-dedupe")
+    many = command("--seeds", "100", "--failures", "1", "--mutation", "no-dedupe")
     assert many.returncode == 1
-    shown = re.search(r"eftchat-sim --seed (\d) --mutation no-dedupe", many.stdout)
+    shown = re.search(r"eftchat-sim --seed (\d+) --mutation no-dedupe", many.stdout)
     assert shown is not None
     one = command("--seed", shown[1], "--mutation", "no-dedupe", "--trace")
     assert one.returncode == 1

@@ -7,6 +7,7 @@ from random import Random
 from attrs import define, field
 
 from eftchat.domain.errors import Unavailable
+from eftchat.domain.messages import Claim
 from eftchat.lease import Lease
 from eftchat.ops.loop import TwistedLoop
 from eftchat.rooms import Rooms
@@ -85,3 +86,20 @@ def test_a_lease_that_is_given_up_leaves_nothing_running() -> None:
     node = Leased()
     node.lease.stop()
     assert node.desk.clock.getDelayedCalls() == []
+
+
+def test_a_long_sweep_does_not_keep_the_lease_from_being_renewed() -> None:
+    @define
+    class Many(Away):
+        """So many dead names that to clear them takes a minute."""
+
+        async def lapsed(self) -> list[Claim]:
+            await loop.sleep(60)
+            return []
+
+    node = Leased()
+    loop = TwistedLoop(node.desk.clock)
+    node.desk.rooms.members = Many(node.desk.clock.seconds)
+    node.pass_time(50)
+    assert node.lease.held and not node.lapses
+    node.lease.stop()

@@ -195,3 +195,20 @@ def test_nothing_is_left_running(desk: Desk) -> None:
     desk.pass_time(1)
     assert outcome(desk.rooms.log.idle()) is None  # type: ignore[arg-type]  # kept, with no value
     assert desk.clock.getDelayedCalls() == []
+
+
+def test_a_crowd_that_sends_everything_again_to_another_node_costs_one_look_up(
+    desk: Desk, store: Faulty
+) -> None:
+    before = Desk(messages=store)
+    for n in range(200):
+        before.rooms.log.post(draft(f"u{n}"))
+    before.pass_time()
+    store.appends.clear()
+    posted = [desk.rooms.log.post(draft(f"u{n}")) for n in range(200)]
+    fresh = desk.rooms.log.post(draft("fresh", room="other"))
+    desk.pass_time(1)
+    assert seqs(posted) == list(range(1, 201))
+    assert all(outcome(p).repeated for p in posted)  # type: ignore[union-attr]
+    assert seqs([fresh]) == [1]
+    assert len(store.appends) == 2

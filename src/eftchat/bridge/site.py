@@ -55,6 +55,29 @@ class Chat(Resource):
         return notFound()
 
 
+class Bodiless(Request):
+    """A request whose body nobody wants: it is refused before it is read, whatever the path.
+
+    Twisted would read one of any size, and parse forms while everyone waits.
+    """
+
+    def gotLength(self, length: int | None) -> None:
+        """The headers are there. None stands for a body in chunks, whose end is not known."""
+        if length:
+            self._refuse()
+        super().gotLength(0)  # type: ignore[no-untyped-call]
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """A part of a body, which is thrown away."""
+        self._refuse()
+
+    def _refuse(self) -> None:
+        channel: Any = self.channel
+        if channel is not None and channel.transport is not None:
+            channel.transport.write(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\n")
+            channel.loseConnection()
+
+
 class Probe(Resource):
     """A health endpoint: 200 while `problem()` is None, else 503 with what is wrong."""
 
@@ -114,6 +137,6 @@ def site(
     put(b"status", Status(status))
     if metrics is not None:
         put(b"metrics", metrics)
-    made = Site(root)
+    made = Site(root, requestFactory=Bodiless)
     made.displayTracebacks = False
     return made

@@ -228,6 +228,8 @@ class V1Conversation(Conversation):
         room = names.name(frame.text("roomName", 8 * names.NAME_MAX), "params.roomName")
         member = names.name(frame.text("userName", 8 * names.NAME_MAX), "params.userName")
         user = frame.text("userId", _USER_MAX)
+        if not user.isprintable():
+            raise BadParams("params.userId: control characters are not allowed")
         limits = self.settings.limits
         if room.folded not in self.sittings and len(self.sittings) >= limits.rooms:
             raise TooManyRooms(f"At most {limits.rooms} rooms a connection")

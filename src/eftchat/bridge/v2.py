@@ -168,20 +168,23 @@ class V2Conversation(Conversation):
         self._answer(identity, schema.shown_posted(await promise.wait()))
 
     def _since(self, request: Request) -> None:
-        self._read(request, self.rooms.since)
+        self._read(request, self.rooms.since, backwards=False)
 
     def _before(self, request: Request) -> None:
-        self._read(request, self.rooms.before)
+        self._read(request, self.rooms.before, backwards=True)
 
-    def _read(self, request: Request, pages: Callable[..., Any]) -> None:
+    def _read(self, request: Request, pages: Callable[..., Any], *, backwards: bool) -> None:
+        """One page at a time, and no further before the client has taken it: pages are large."""
         params = read(request, schema.Range)
         room = names.name(params.room, "params.room")
         self.throttle()
 
         async def finish() -> None:
-            self._answer(request.id, schema.shown_page(await pages(room, params.seq, params.limit)))
+            page = await pages(room, params.seq, params.limit)
+            fitting = schema.nearest(page, FRAME_MESSAGES, FRAME_BYTES, backwards=backwards)
+            self._answer(request.id, schema.shown_page(fitting))
 
-        self.in_flight(self.refusing(finish(), request.id))
+        self.hold(self.refusing(finish(), request.id))
 
     def _members(self, request: Request) -> None:
         room = names.name(read(request, schema.InRoom).room, "params.room")

@@ -6,7 +6,7 @@
     from eftchat.client import ChatClient, Message
 
     async def main(reactor):
-        client = ChatClient(reactor, "localhost:8000", user="echo-bot", rng=SystemRandom())
+        client = ChatClient(reactor, "localhost:8080", user="echo-bot", rng=SystemRandom())
         client.start()
 
         def answer(message: Message) -> None:

@@ -41,13 +41,16 @@ Exit: 0 done, 1 it could not be done, 2 wrong usage.
 """
 
 
+_PORT = click.IntRange(0, 65535)
+
+
 def cluster_command(start: Start, environment: Callable[[], Mapping[str, str]]) -> click.Command:
     """The command. `start` runs a coroutine of the reactor and exits with its result."""
 
     @click.group("cluster", invoke_without_command=True, epilog=EPILOG)
     @click.option("--nodes", default=3, show_default=True, type=click.IntRange(1, 50))
     @click.option("--routers", default=2, show_default=True, type=click.IntRange(1, 9))
-    @click.option("--port", default=8080, show_default=True, help="The balancer's; 0: any free one.")
+    @click.option("--port", default=8080, show_default=True, type=_PORT, help="The balancer's; 0: any.")
     @click.option(
         "--data",
         default=DATA,

@@ -30,5 +30,6 @@ class Bucket(msgspec.Struct, frozen=True):
 
         The bucket may go into debt: a taker that waits as told keeps the rate exactly.
         """
-        tokens = min(burst, self.tokens + (now - self.since) * rate) - 1.0
+        passed = max(0.0, now - self.since)  # a clock that is set back takes nothing away
+        tokens = min(burst, self.tokens + passed * rate) - 1.0
         return Bucket(tokens, now), max(0.0, -tokens / rate)

@@ -35,7 +35,7 @@ class NodeCollector:
         yield _gauge("rooms_active", "Rooms with readers on this node", len(feeds))
         yield _gauge("log_waiting", "Posts accepted and not yet durable", log.waiting)
         yield _gauge("log_waiting_bytes", "Memory that they take", log.waiting_bytes)
-        yield _gauge("store_away", "1 while the store cannot be reached", log.away)
+        yield _gauge("store_away", "1 while the store cannot be reached", log.away or self.lease.away)
         yield _gauge("lease_held", "1 while names taken here count", self.lease.held)
         yield _gauge("draining", "1 while the node leaves", self.rooms.refusing)
         yield _gauge("router_up", "1 while the node is on the router", self.routers(), "url")

@@ -48,10 +48,11 @@ class Watch:
 
     def _look_at_store(self) -> None:
         now, log = self.loop.seconds(), self.rooms.log
-        if log.away and self._away_since is None:
+        away = log.away or self.lease.away
+        if away and self._away_since is None:
             self._away_since = now
             self._log.error("the store is away; {waiting} posts wait", waiting=log.waiting)
-        elif not log.away and self._away_since is not None:
+        elif not away and self._away_since is not None:
             seconds, self._away_since = now - self._away_since, None
             self._log.warn("the store is back after {seconds:.0f} s", seconds=seconds)
 

@@ -96,7 +96,7 @@ async def connect(reactor: Any, folder: Path) -> SqliteStore:
 def _locked(folder: Path) -> int:
     """A file descriptor that holds the folder's lock until it is closed."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreUnusable(f"The data folder {folder} cannot be made or written: {error.strerror}") from None

@@ -106,10 +106,10 @@ def _sent_again_as_new(log: Log, batch: Sequence[Message]) -> None:
             queue.pending[pending.draft.uuid] = pending
 
 
-def _back_of_the_queue(log: Log, message: Message, taken: str) -> None:
-    _collided(log, message, taken)
-    queue = log._queues[message.room]
-    queue.pending[message.uuid] = queue.pending.pop(message.uuid)
+def _back_of_the_queue(log: Log, rest: Sequence[Message], taken: str) -> None:
+    _collided(log, rest, taken)
+    queue = log._queues[rest[0].room]
+    queue.pending[rest[0].uuid] = queue.pending.pop(rest[0].uuid)
 
 
 def _answered_at_once(log: Log, draft: Draft) -> Promise[Posted]:

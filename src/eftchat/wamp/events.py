@@ -25,15 +25,7 @@ _encode = msgspec.json.Encoder().encode
 
 def parts(room: Room, messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
     """Splits messages into as few parts as fit into an event or a result each; a part has at least one."""
-    start = size = 0
-    for here, message in enumerate(messages):
-        weight = len(_encode(schema.shown_message(room, message)))
-        if here > start and (here - start >= EVENT_MESSAGES or size + weight > EVENT_BYTES):
-            yield messages[start:here]
-            start, size = here, 0
-        size += weight
-    if messages:
-        yield messages[start:]
+    return schema.parts(room, messages, EVENT_MESSAGES, EVENT_BYTES)
 
 
 class _Message(msgspec.Struct, frozen=True):

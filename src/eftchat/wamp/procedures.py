@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 from math import ceil
+from typing import Any
 
+import msgspec
 from attrs import define, field
 from twisted.logger import Logger
 
@@ -22,8 +24,8 @@ from eftchat.domain.limits import Limits
 from eftchat.domain.messages import Page
 from eftchat.ports import Loop, Promise
 from eftchat.rooms import Ask, Rooms, Seat
-from eftchat.wamp import events
 from eftchat.wamp.errors import refused
+from eftchat.wamp.events import EVENT_BYTES, EVENT_MESSAGES
 from eftchat.wamp.line import Call, Line
 from eftchat.wamp.visitors import Station, Visitor, Visitors
 from eftchat.wire import schema, uris
@@ -104,11 +106,11 @@ class Procedures:
                 promise.resolve(None)
 
     def _pass(self, visitor: Visitor) -> None:
-        """Counts one post; raises RateLimited, and does not count it, when it came too soon."""
+        """Counts one request that costs the store work; raises RateLimited, uncounted, when it is too soon."""
         rate, burst = self.limits.post_rate, self.limits.post_burst
         bucket, wait = visitor.bucket.take(self.loop.seconds(), rate, burst)
         if wait > _NO_WAIT:
-            text = f"At most {rate:g} posts a second"
+            text = f"At most {rate:g} requests a second"
             raise RateLimited(text, retry_after_ms=ceil(wait * 1000))
         visitor.bucket = bucket
 
@@ -125,6 +127,7 @@ class Procedures:
         params = schema.params(schema.Join, call.kwargs)
         room = names.name(params.room, "params.room")
         member = names.name(params.name, "params.name")
+        self._pass(visitor)
         lease = await visitor.station.entered.wait()
         mine = (await self.visitors.seats(visitor)).keys() | visitor.joining
         if room.folded not in mine and len(mine) >= self.limits.rooms:
@@ -139,7 +142,7 @@ class Procedures:
         finally:
             visitor.joining.discard(room.folded)
         await self._sit(visitor, joined.seat)
-        return {**schema.shown_joined(joined), "topics": _topics(joined.key)}
+        return {**_fitting(schema.shown_joined(joined)), "topics": _topics(joined.key)}
 
     async def _sit(self, visitor: Visitor, seat: Seat) -> None:
         """Takes the seat; it replaces an earlier one in the room."""
@@ -173,22 +176,24 @@ class Procedures:
         return {}
 
     async def _since(self, visitor: Visitor, call: Call) -> object:
-        page = await self._page(call, self.rooms.since)
-        fitting = next(events.parts(page.room, page.messages), [])
-        return schema.shown_page(Page(page.room, fitting, page.head))
+        page = await self._page(visitor, call, self.rooms.since)
+        return schema.shown_page(schema.nearest(page, EVENT_MESSAGES, EVENT_BYTES))
 
     async def _before(self, visitor: Visitor, call: Call) -> object:
-        page = await self._page(call, self.rooms.before)
-        nearest = next(events.parts(page.room, page.messages[::-1]), [])
-        return schema.shown_page(Page(page.room, nearest[::-1], page.head))
+        page = await self._page(visitor, call, self.rooms.before)
+        return schema.shown_page(schema.nearest(page, EVENT_MESSAGES, EVENT_BYTES, backwards=True))
 
-    async def _page(self, call: Call, read: Callable[[names.Name, int, int], Awaitable[Page]]) -> Page:
+    async def _page(
+        self, visitor: Visitor, call: Call, read: Callable[[names.Name, int, int], Awaitable[Page]]
+    ) -> Page:
         params = schema.params(schema.Range, call.kwargs)
+        self._pass(visitor)
         return await read(names.name(params.room, "params.room"), params.seq, params.limit)
 
     async def _members(self, visitor: Visitor, call: Call) -> object:
         room = names.name(schema.params(schema.InRoom, call.kwargs).room, "params.room")
-        return schema.shown_members(await self.rooms.present(room))
+        self._pass(visitor)
+        return _fitting(schema.shown_members(await self.rooms.present(room)))
 
     async def _key(self, visitor: Visitor, call: Call) -> object:
         room = names.name(schema.params(schema.InRoom, call.kwargs).room, "params.room")
@@ -207,6 +212,16 @@ METHODS: dict[str, Method] = {
     "members": Procedures._members,
     "key": Procedures._key,
 }
+
+
+def _fitting(result: dict[str, Any]) -> dict[str, Any]:
+    """A result with so many of its members as a router lets through to a client; `more` tells of others."""
+    size = 0
+    for here, member in enumerate(result["members"]):
+        size += len(msgspec.json.encode(member))
+        if size > EVENT_BYTES:
+            return {**result, "members": result["members"][:here], "more": True}
+    return result
 
 
 def _topics(key: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ Unknown members are ignored. A member that is missing or ill-typed raises BadPar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -18,6 +18,7 @@ from eftchat.rooms import Joined
 
 Seq = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 S = TypeVar("S", bound=msgspec.Struct)
+_encode = msgspec.json.Encoder().encode
 
 
 class After(msgspec.Struct, frozen=True):
@@ -50,7 +51,7 @@ class Join(msgspec.Struct, frozen=True):
 
     room: str
     name: str
-    user: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    user: Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")] | None = None
     after: After | None = None
     tail: Annotated[int, Meta(ge=0, le=1_000)] | None = None
 
@@ -151,6 +152,26 @@ def shown_message(room: Room, message: Message) -> dict[str, Any]:
 def shown_batch(room: Room, messages: Sequence[Message]) -> dict[str, Any]:
     """The params of `messages`, the same on a socket and on a topic."""
     return {"room": room.name, "epoch": room.epoch, "messages": [shown_message(room, m) for m in messages]}
+
+
+def parts(room: Room, messages: Sequence[Message], most: int, size: int) -> Iterator[Sequence[Message]]:
+    """Splits messages into as few parts as have at most so many messages and bytes of JSON; each has one."""
+    start = total = 0
+    for here, message in enumerate(messages):
+        weight = len(_encode(shown_message(room, message)))
+        if here > start and (here - start >= most or total + weight > size):
+            yield messages[start:here]
+            start, total = here, 0
+        total += weight
+    if messages:
+        yield messages[start:]
+
+
+def nearest(page: Page, most: int, size: int, *, backwards: bool = False) -> Page:
+    """The page cut to that many messages and bytes: what is nearest to where it was asked from."""
+    order = page.messages[::-1] if backwards else page.messages
+    kept = next(parts(page.room, order, most, size), [])
+    return Page(page.room, kept[::-1] if backwards else kept, page.head)
 
 
 def shown_page(page: Page) -> dict[str, Any]:
