@@ -16,6 +16,7 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
 from eftchat.app import Node, NodeConfig, build, open_store
+from eftchat.drain import Pace
 from tests.integration.raw import Raw, dial, seated
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -24,7 +25,7 @@ VECTORS = Path(__file__).parent.parent / "vectors"
 @pytest_twisted.async_yield_fixture
 async def node(tmp_path: Path) -> AsyncIterator[tuple[Node, str]]:
     """A node over the embedded store and without routers, and its address."""
-    config = NodeConfig("n1", "127.0.0.1", 0, b"secret", "ticket", (), grace=5.0)
+    config = NodeConfig("n1", "127.0.0.1", 0, b"secret", "ticket", (), grace=5.0, pace=Pace(linger=0.0))
     store = await open_store(reactor, None, tmp_path)
     running = build(reactor, config, store, Random(1))
     port = await running.start()
