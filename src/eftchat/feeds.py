@@ -94,8 +94,8 @@ class Feed:
     target: int = 0
     """The log is known to reach this far; ahead of `head` while a hole is being read."""
     readers: dict[Reader, None] = field(factory=dict, init=False)
-    stirred: bool = field(default=False, init=False)
-    """Somebody came or went since this was taken back."""
+    changes: int = field(default=0, init=False)
+    """How often somebody came or went, as far as was heard here: a roster read meanwhile may be old."""
     _ring: deque[_Entry] = field(factory=deque, init=False)
     _ring_bytes: int = field(default=0, init=False)
     _pulling: bool = field(default=False, init=False)

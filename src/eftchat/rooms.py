@@ -86,6 +86,8 @@ class Joined:
     entered: bool
     """Nobody held this member's name before: the room was told that it entered."""
     members: Sequence[Member]
+    stirred: bool
+    """Somebody came or went while the members were read: they may not be quite right."""
 
 
 @define(eq=False)
@@ -138,7 +140,9 @@ class Rooms:
             feed = await self.feeds.open(room)
             cursor, resumed = await self._start(feed, ask)
             self.resets += not resumed
+            changes = feed.changes
             present = await self.members.present(room.id)
+            stirred = feed.changes != changes
         except BaseException:
             self.leave(seat)
             raise
@@ -147,7 +151,7 @@ class Rooms:
             raise Unavailable("The room was just closed here; try again", retry_after_ms=0)
         if first:
             self.announce(room, Entered(member, ask.returning))
-        return Joined(seat, feed, self.key(room.id), feed.head, cursor, resumed, first, present)
+        return Joined(seat, feed, self.key(room.id), feed.head, cursor, resumed, first, present, stirred)
 
     async def _claim(self, seat: Seat) -> bool:
         """Takes the name. What may have been taken when no answer came is let go."""

@@ -47,7 +47,7 @@ class Rosters:
         if feed is None:
             return
         passing = isinstance(presence, Typing)
-        feed.stirred |= not passing
+        feed.changes += not passing
         frames: dict[Dialect, bytes | None] = {}
         for reader in list(feed.readers):
             dialect = reader.outlet.dialect
@@ -71,6 +71,12 @@ class Rosters:
         if any(reader.missed for reader in feed.readers):
             self.bring(room, SPREAD)
 
+    def owe(self, reader: Reader) -> None:
+        """The roster that this reader was given may be old: it gets another, soon."""
+        reader.missed = reader.outlet.dialect.roster(reader.feed.room, ()) is not None
+        if reader.missed:
+            self.bring(reader.feed.room.id)
+
     def bring(self, room: str, within: float = SOON) -> None:
         """Brings the roster to those who missed something and can be told, in so many seconds at most."""
         if room not in self._asked:
@@ -84,11 +90,13 @@ class Rosters:
                 feed = self.feeds.get(room)
                 if feed is None or not _lacking(feed):
                     return
-                feed.stirred = False
+                changes = feed.changes
                 try:
-                    _tell(feed, await self.present(room))
+                    members = await self.present(room)
                 except Unavailable:
                     pass
+                else:
+                    _tell(feed, members, stirred=feed.changes != changes)
                 within = AGAIN
         finally:
             del self._asked[room]
@@ -99,7 +107,7 @@ def _lacking(feed: Feed) -> list[Reader]:
     return [reader for reader in feed.readers if reader.missed and reader.outlet.writable()]
 
 
-def _tell(feed: Feed, members: Sequence[Member]) -> None:
+def _tell(feed: Feed, members: Sequence[Member], *, stirred: bool) -> None:
     """That is all they lack, unless somebody came or went while it was read."""
     frames: dict[Dialect, bytes | None] = {}
     for reader in _lacking(feed):
@@ -107,6 +115,6 @@ def _tell(feed: Feed, members: Sequence[Member]) -> None:
         if dialect not in frames:
             frames[dialect] = dialect.roster(feed.room, members)
         frame = frames[dialect]
-        reader.missed = feed.stirred
+        reader.missed = stirred
         if frame is not None:
             reader.outlet.write(frame)

@@ -253,3 +253,19 @@ def test_news_of_other_nodes_are_told_like_our_own() -> None:
     for presence in (Entered(bob), Typing(bob, True), Left(bob)):
         desk.rooms.noticed("r", presence)
     assert told(ann.socket.take()) == [("entered", "Bob"), ("typing", "Bob", True), ("left", "Bob")]
+
+
+def test_who_leaves_while_a_joiner_is_told_who_is_there_does_not_stay_for_it() -> None:
+    desk, members = desk_with()
+    ann = desk.v2(room="R", name="Ann")
+    members.slow = []
+    bob = desk.v2()
+    bob.call("join", room="R", name="Bob")
+    ann.conversation.lost()
+    desk.pass_time()
+    members.slow[0].callback(None)
+    members.slow = None
+    frames = bob.socket.take()
+    assert [member["name"] for member in frames[0]["result"]["members"]] == ["Ann", "Bob"]
+    desk.pass_time(1)
+    assert told(bob.socket.take()) == [["Bob"]]

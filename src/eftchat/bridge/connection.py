@@ -177,6 +177,8 @@ class Conversation(ABC):
         sitting = self.sittings[joined.seat.room.id] = Sitting(joined.seat, None)
         if read:
             sitting.reader = joined.feed.attach(self, joined.cursor)
+            if joined.stirred:
+                self.rooms.rosters.owe(sitting.reader)
         return sitting
 
     def post(self, seat: Seat, uuid: str, kind: Kind, body: Body) -> Promise[Posted]:
