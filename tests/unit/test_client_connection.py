@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from random import Random
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from eftchat.client import ChatClient, ChatClientError, Closed, Suspended, Timing
 from tests.unit.fake_node import World, batch, pending, result, run, wait, world
@@ -200,6 +201,18 @@ def test_told_to_reconnect_it_stands_on_the_new_connection_before_it_leaves_the_
         assert here.net.open == [new]
         assert here.told(Suspended) == []
         assert set(here.states) == {"connecting", "connected"}
+
+
+def test_who_leaves_during_a_move_leaves_both_nodes() -> None:
+    with world(["a:1", "b:2"]) as here:
+        room, old = here.joined(seq=5)
+        old.notify("reconnect", after_ms=0, reason="node leaving")
+        here.clock.advance(0)
+        new = here.line
+        new.open()
+        assert new.asked[-1]["method"] == "join"
+        Deferred.fromCoroutine(room.leave())
+        assert old.asked[-1]["method"] == new.asked[-1]["method"] == "leave"
 
 
 def test_what_both_connections_deliver_during_a_move_is_taken_once(here: World) -> None:

@@ -12,6 +12,7 @@ from random import Random
 from typing import Any, Protocol
 
 from attrs import define, field
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from eftchat.client import frames
@@ -161,13 +162,19 @@ class Room:
     async def leave(self) -> None:
         """Leaves the room. What is not acknowledged fails with `left`: await `flushed` before to avoid
         that."""
-        session = self.session or self.heading
+        # On its way to another node it may have a seat on both. What is said goes out before anybody hears of it,
+        # so that who joins again at once does so behind it.
+        sessions = dict.fromkeys(each for each in (self.session, self.heading) if each is not None)
+        leaving = [Deferred.fromCoroutine(self._leave_at(session)) for session in sessions]
         self.close(ChatClientError("left", "You left the room"))
-        if session is not None:
-            try:
-                await session.ask("leave", {"room": self.name})
-            except ChatClientError:
-                pass  # then it is the connection's end that leaves
+        for left in leaving:
+            await left
+
+    async def _leave_at(self, session: Session) -> None:
+        try:
+            await session.ask("leave", {"room": self.name})
+        except ChatClientError:
+            pass  # then it is the connection's end that leaves
 
     # -- for the client --------------------------------------------------------------------------------
 
