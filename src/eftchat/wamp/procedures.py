@@ -127,7 +127,6 @@ class Procedures:
         params = schema.params(schema.Join, call.kwargs)
         room = names.name(params.room, "params.room")
         member = names.name(params.name, "params.name")
-        self._pass(visitor)
         lease = await visitor.station.entered.wait()
         mine = (await self.visitors.seats(visitor)).keys() | visitor.joining
         if room.folded not in mine and len(mine) >= self.limits.rooms:
